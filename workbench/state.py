@@ -1,0 +1,240 @@
+"""The one selection: what the person is looking at, as one object that lives in the link.
+
+Every page reads it and writes it through `current` and `update`; nothing else touches the query string. A link copied
+from the address bar therefore reproduces the view in another browser. A value in a link that does not fit the open run
+falls back to its default, and a one-line note says so.
+"""
+
+import math
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+SESSION_KEY = "selection"
+"""Where the selection lives in a session."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the open run allows: the bounds that every value of a link is checked against."""
+
+    run: str | None = None
+    blocks: int = 0
+    heads: int = 0
+    steps: int = 0
+    samples: int = 0
+    branches: tuple[str, ...] = ()
+
+
+class Selection(BaseModel):
+    """What is looked at (run, head, steps, branch, sample) and the settings that decide a mask and a budget.
+
+    None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default head.
+
+    >>> Selection(block=3, head=7, tau_s=0.8).to_query()
+    {'block': '3', 'head': '7', 'ts': '0.8'}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str | None = None
+    block: int | None = None
+    head: int | None = None
+    first_step: int | None = None
+    last_step: int | None = None
+    branch: str | None = None
+    sample: int | None = None
+    tau_s: float = 0.7
+    tau_t: float = 0.3
+    alpha: float = 1.5
+    ratio: float = 0.3
+    k_min: int | None = None
+    k_max: int | None = None
+
+    def changed(self, **values: Any) -> "Selection":
+        """The same selection with these fields replaced."""
+        return Selection(**{**self.model_dump(), **values})
+
+    def to_query(self) -> dict[str, str]:
+        """Short, stable names for a link; what equals its default is left out."""
+        pairs = {
+            name: _text(value)
+            for name, field in _FIELD_OF.items()
+            if (value := getattr(self, field)) != Selection.model_fields[field].default
+        }
+        if self.first_step is not None and self.last_step is not None:
+            pairs["steps"] = f"{self.first_step}-{self.last_step}"
+        return pairs
+
+
+_FIELD_OF = {
+    "run": "run",
+    "block": "block",
+    "head": "head",
+    "branch": "branch",
+    "sample": "sample",
+    "ts": "tau_s",
+    "tt": "tau_t",
+    "alpha": "alpha",
+    "p": "ratio",
+    "kmin": "k_min",
+    "kmax": "k_max",
+}
+"""Name in the link → field; `steps` (first-last) is the one name that stands for two fields."""
+
+
+def from_query(params: Mapping[str, str], facts: Facts) -> tuple[Selection, list[str]]:
+    """The selection that a link asks for, checked against the open run, and one note per value that fell back.
+
+    >>> selection, notes = from_query({"block": "2", "head": "99"}, Facts(blocks=8, heads=10, steps=4, samples=1))
+    >>> selection.block, selection.head, notes
+    (None, None, ["head=99: expected a whole number from 0 to 9; showing the page's own head"])
+    """
+    notes: list[str] = []
+    values: dict[str, Any] = {}
+    for name, text in params.items():
+        reader = _READERS.get(name)
+        if reader is None:
+            notes.append(f"{_short(name)}: no such name in a link; ignored")
+            continue
+        try:
+            values |= reader(text, facts)
+        except _Unfit as unfit:
+            notes.append(f"{name}={_short(text)}: expected {unfit}; {_FALLBACK[name]}")
+    if ("block" in values) != ("head" in values):
+        if not any(note.startswith(("block=", "head=")) for note in notes):
+            notes.append("block and head: expected both in a link; showing the page's own head")
+        values.pop("block", None)
+        values.pop("head", None)
+    wanted = Selection(**{"run": facts.run, **values})
+    if not wanted.tau_t < wanted.tau_s:
+        notes.append(f"ts={wanted.tau_s:g}, tt={wanted.tau_t:g}: expected tt below ts; using 0.7 and 0.3")
+        wanted = wanted.changed(tau_s=0.7, tau_t=0.3)
+    if wanted.k_min is not None and wanted.k_max is not None and wanted.k_min > wanted.k_max:
+        notes.append(f"kmin={wanted.k_min}, kmax={wanted.k_max}: expected kmin up to kmax; using the default budget")
+        wanted = wanted.changed(k_min=None, k_max=None)
+    return wanted, notes
+
+
+def current(
+    session: MutableMapping[Any, Any], params: MutableMapping[str, str], facts: Facts
+) -> tuple[Selection, list[str]]:
+    """The selection of this session, read from the link when the link is news, and mirrored back into it.
+
+    A session opens with its link. Afterwards the session leads: changing pages drops the query string, so it is
+    written again. An address edited by hand or reached by the Back button differs from what was mirrored last and
+    is read again. Opening another run keeps what still fits.
+    """
+    asked = {name: params[name] for name in params}
+    kept: dict[str, str] | None = session.get(SESSION_KEY)
+    query = asked if kept is None or (asked and asked != kept) else kept
+    selection, notes = from_query(query, facts)
+    update(session, params, selection)
+    return selection, notes
+
+
+def requested_run(session: Mapping[Any, Any], params: Mapping[str, str]) -> str | None:
+    """The run that the link or the session asks for, unchecked, so that a page can open it before it reads the rest."""
+    kept: dict[str, str] = session.get(SESSION_KEY) or {}
+    return params.get("run") if params else kept.get("run")
+
+
+def update(session: MutableMapping[Any, Any], params: MutableMapping[str, str], selection: Selection) -> None:
+    """Keep a selection in the session and mirror it in the link, touching the link only where it differs."""
+    query = selection.to_query()
+    session[SESSION_KEY] = query
+    for name in [name for name in params if name not in query]:
+        del params[name]
+    for name, text in query.items():
+        if params.get(name) != text:
+            params[name] = text
+
+
+class _Unfit(Exception):
+    """A text that is no value of its field; carries what was expected."""
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _index(text: str, size: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) < size):
+        raise _Unfit(f"a whole number from 0 to {size - 1}" if size else "no value, since no run is open")
+    return int(text)
+
+
+def _number(text: str, low: float, high: float, *, open_ends: bool) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (low < value < high or (not open_ends and value in (low, high))):
+        raise _Unfit(f"a number {'between' if open_ends else 'from'} {low:g} {'and' if open_ends else 'to'} {high:g}")
+    return value
+
+
+def _count(text: str, size: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= size):
+        raise _Unfit(f"a whole number from 1 to {size}" if size else "no value, since no run is open")
+    return int(text)
+
+
+def _run(text: str, facts: Facts) -> dict[str, Any]:
+    if text != facts.run:
+        raise _Unfit("a run found in the workspace, in data/ or in a folder named at start")
+    return {"run": text}
+
+
+def _branch(text: str, facts: Facts) -> dict[str, Any]:
+    if text not in facts.branches:
+        raise _Unfit(" or ".join(facts.branches) if facts.branches else "no value, since no run is open")
+    return {"branch": text}
+
+
+def _steps(text: str, facts: Facts) -> dict[str, Any]:
+    first, _, last = text.partition("-")
+    try:
+        low, high = _index(first, facts.steps), _index(last or first, facts.steps)
+    except _Unfit:
+        low, high = 1, 0
+    if low > high:
+        raise _Unfit(f"first-last within 0-{facts.steps - 1}" if facts.steps else "no value, since no run is open")
+    return {"first_step": low, "last_step": high}
+
+
+_READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
+    "run": _run,
+    "block": lambda text, facts: {"block": _index(text, facts.blocks)},
+    "head": lambda text, facts: {"head": _index(text, facts.heads)},
+    "steps": _steps,
+    "branch": _branch,
+    "sample": lambda text, facts: {"sample": _index(text, facts.samples)},
+    "ts": lambda text, _: {"tau_s": _number(text, 0, 1, open_ends=False)},
+    "tt": lambda text, _: {"tau_t": _number(text, 0, 1, open_ends=False)},
+    "alpha": lambda text, _: {"alpha": _number(text, 1, 100, open_ends=False)},
+    "p": lambda text, _: {"ratio": _number(text, 0, 1, open_ends=True)},
+    "kmin": lambda text, facts: {"k_min": _count(text, facts.blocks)},
+    "kmax": lambda text, facts: {"k_max": _count(text, facts.blocks)},
+}
+
+_FALLBACK = {
+    "run": "showing the default run",
+    "block": "showing the page's own head",
+    "head": "showing the page's own head",
+    "steps": "showing all steps",
+    "branch": "showing all branches",
+    "sample": "showing all samples",
+    "ts": "using 0.7",
+    "tt": "using 0.3",
+    "alpha": "using 1.5",
+    "p": "using 0.3",
+    "kmin": "using the default budget",
+    "kmax": "using the default budget",
+}
