@@ -1,0 +1,61 @@
+"""From one row per head to the dense table that the browser draws."""
+
+import numpy as np
+import pandas as pd
+
+from pare.errors import InputError
+
+# Bits of the column `flags`.
+UNIFORM, FIRST_FRAME_SINK = 1, 2
+
+
+def grid_shape(frame: pd.DataFrame, blocks: int | None = None, heads: int | None = None) -> tuple[int, int]:
+    """The grid's (blocks, heads): as given, else as many as `frame` names.
+
+    >>> grid_shape(pd.DataFrame({"block": [0, 1], "head": [2, 0], "ratio": [0.5, 0.9]}))
+    (2, 3)
+    """
+    for column in ("block", "head", "ratio"):
+        if column not in frame:
+            raise _bad(f"columns {', '.join(map(str, frame.columns)) or 'none'}", "columns block, head and ratio")
+    shape = tuple(
+        int(given) if given is not None else (int(frame[column].max()) + 1 if len(frame) else 0)
+        for column, given in (("block", blocks), ("head", heads))
+    )
+    if min(shape) < 1:
+        raise _bad(f"{shape[0]} blocks and {shape[1]} heads", "at least one block and one head")
+    return shape[0], shape[1]
+
+
+def dense_cells(frame: pd.DataFrame, blocks: int, heads: int) -> pd.DataFrame:
+    """Columns ratio (floating point as given, NaN = not captured), flags and removed (int8), row = block * heads + head.
+
+    Raises InputError for indices outside the grid, a head that appears twice, or a ratio outside 0..1.
+
+    >>> dense_cells(pd.DataFrame({"block": [0], "head": [1], "ratio": [0.5]}), 1, 2).ratio.tolist()
+    [nan, 0.5]
+    """
+    rows = frame["block"].to_numpy(dtype=np.int64) * heads + frame["head"].to_numpy(dtype=np.int64)
+    for column, count in (("block", blocks), ("head", heads)):
+        if len(frame) and not frame[column].between(0, count - 1).all():
+            raise _bad(f"{column} {frame[column].min()} to {frame[column].max()}", f"{column} 0 to {count - 1}")
+    if len(np.unique(rows)) != len(rows):
+        raise _bad(f"{len(rows)} rows for {len(np.unique(rows))} heads", "one row per head")
+    given = frame["ratio"].to_numpy()
+    # Single and double precision are both kept as they are, so that the browser's counts equal Python's to the last head.
+    ratio = np.full(blocks * heads, np.nan, dtype=given.dtype if given.dtype == np.float32 else np.float64)
+    ratio[rows] = given
+    # Rounding in a sum of softmax weights may pass the ends by a little.
+    if np.any((ratio < -1e-3) | (ratio > 1 + 1e-3)) or np.any(np.isinf(ratio)):
+        raise _bad(f"ratios {np.nanmin(ratio):g} to {np.nanmax(ratio):g}", "intra-slice ratios in 0..1")
+    cells = pd.DataFrame({"ratio": ratio})
+    for column in ("flags", "removed"):
+        values = np.zeros(blocks * heads, dtype=np.int8)
+        if column in frame:
+            values[rows] = frame[column].to_numpy().astype(np.int8)
+        cells[column] = values
+    return cells
+
+
+def _bad(got: str, expected: str) -> InputError:
+    return InputError("head grid", got=got, expected=expected, fix="pass one row per head with its mean ratio")

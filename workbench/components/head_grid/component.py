@@ -1,0 +1,108 @@
+"""The head grid on a Streamlit page: arrays go to the browser once, small values come back as they are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pare.errors import InputError
+from workbench.components.head_grid.cells import dense_cells, grid_shape
+from workbench.components.head_grid.value import HeadGridValue, parse_value
+
+if TYPE_CHECKING:
+    from streamlit.components.v2.types import ComponentRenderer
+
+# One browser module, in this order: pure functions, drawing, then the element itself.
+SCRIPTS = ("model.js", "draw.js", "head_grid.js")
+
+
+def head_grid(
+    frame: pd.DataFrame,
+    *,
+    tau_s: float,
+    tau_t: float,
+    num_frames: int,
+    uniform: float | None = None,
+    pinned: tuple[int, int] | None = None,
+    blocks: int | None = None,
+    heads: int | None = None,
+    delta: float = 0.02,
+    shade: bool = False,
+    key: str = "head_grid",
+    on_change: Callable[[HeadGridValue], None] | None = None,
+) -> HeadGridValue:
+    """Show every head's role by block and head, with the histogram of ratios and both thresholds as handles.
+
+    Python holds the selection: pass it in, store what `on_change` brings, and the next run passes that in. Nothing
+    is sent while a handle moves; its release, or the pin of a head, sends one message.
+
+    Args:
+        frame: one row per head; columns `block`, `head` (zero-based), `ratio` (intra-slice ratio r in 0..1, NaN where
+            not captured), optionally `removed` (bool, crossed) and `flags` (cells.UNIFORM, cells.FIRST_FRAME_SINK or
+            their sum, outlined). Heads without a row show as not captured.
+        tau_s, tau_t: spatial where r > tau_s, temporal where r < tau_t, mixed between.
+        num_frames: latent frames Fl of the run.
+        uniform: ratio of uniform attention, marked on the histogram; 1/Fl unless given.
+        pinned: the highlighted (block, head).
+        blocks, heads: size of the grid; by default what `frame` names.
+        delta: heads whose role would flip if a threshold moved by at most this much are counted.
+        shade: stronger colour the further a ratio lies inside its role.
+        key: Streamlit key, unique on the page.
+        on_change: called with the new value before the page runs again.
+
+    Returns:
+        The value of this run: the arguments, or what the browser sent just now.
+
+    Raises:
+        InputError: a column is missing, a head appears twice, or a number is out of its range.
+    """
+    if not 0 <= tau_t < tau_s <= 1:
+        raise InputError("thresholds", got=f"τt {tau_t}, τs {tau_s}", expected="0 ≤ τt < τs ≤ 1", fix="use 0.3 and 0.7")
+    if num_frames < 1:
+        raise InputError("num_frames", got=num_frames, expected="at least 1", fix="pass the run's latent frames")
+    shape = grid_shape(frame, blocks, heads)
+    current = parse_value({"cell": pinned}, *shape, HeadGridValue(tau_s, tau_t))
+
+    def changed() -> None:
+        import streamlit as st
+
+        if on_change is not None:
+            on_change(parse_value(st.session_state.get(key), *shape, current))
+
+    result = _renderer()(
+        key=key,
+        data={
+            "cells": dense_cells(frame, *shape),
+            "blocks": shape[0],
+            "heads": shape[1],
+            "thresholds": [current.tau_s, current.tau_t],
+            "pinned": None if current.block is None else [current.block, current.head],
+            "numFrames": num_frames,
+            "uniform": 1 / num_frames if uniform is None else uniform,
+            "delta": delta,
+            "shade": shade,
+        },
+        on_thresholds_change=changed,
+        on_cell_change=changed,
+    )
+    return parse_value(result, *shape, current)
+
+
+def source(*names: str) -> str:
+    """The text of these files of the component, one after the other."""
+    folder = files("workbench.components.head_grid")
+    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+
+
+@cache
+def _renderer() -> ComponentRenderer:
+    """Registered once per process; Streamlit itself registers it again on a new runtime."""
+    import streamlit as st
+
+    return st.components.v2.component(
+        "pare-workbench.head_grid", html=source("head_grid.html"), css=source("head_grid.css"), js=source(*SCRIPTS)
+    )
