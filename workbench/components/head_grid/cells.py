@@ -28,7 +28,7 @@ def grid_shape(frame: pd.DataFrame, blocks: int | None = None, heads: int | None
 
 
 def dense_cells(frame: pd.DataFrame, blocks: int, heads: int) -> pd.DataFrame:
-    """Columns ratio (floating point as given, NaN = not captured), flags and removed (int8), row = block * heads + head.
+    """Columns ratio (NaN = not captured), flags and removed (int8); row = block * heads + head.
 
     Raises InputError for indices outside the grid, a head that appears twice, or a ratio outside 0..1.
 
@@ -42,7 +42,7 @@ def dense_cells(frame: pd.DataFrame, blocks: int, heads: int) -> pd.DataFrame:
     if len(np.unique(rows)) != len(rows):
         raise _bad(f"{len(rows)} rows for {len(np.unique(rows))} heads", "one row per head")
     given = frame["ratio"].to_numpy()
-    # Single and double precision are both kept as they are, so that the browser's counts equal Python's to the last head.
+    # Single and double precision stay as they are: the browser counts exactly what Python counts.
     ratio = np.full(blocks * heads, np.nan, dtype=given.dtype if given.dtype == np.float32 else np.float64)
     ratio[rows] = given
     # Rounding in a sum of softmax weights may pass the ends by a little.

@@ -36,7 +36,7 @@ def parse_value(raw: object, blocks: int, heads: int, fallback: HeadGridValue) -
     if (thresholds := _pair(raw.get("thresholds"))) is not None:
         tau_s, tau_t = (round(float(number), 6) for number in thresholds)
         # 1e-9: a gap of exactly MIN_GAP must survive the rounding of its two ends.
-        if 0.0 <= tau_t and tau_s <= 1.0 and tau_s - tau_t >= MIN_GAP - 1e-9:
+        if tau_t >= 0.0 and tau_s <= 1.0 and tau_s - tau_t >= MIN_GAP - 1e-9:
             value = replace(value, tau_s=tau_s, tau_t=tau_t)
     if (cell := _pair(raw.get("cell"))) is not None and all(float(number).is_integer() for number in cell):
         block, head = int(cell[0]), int(cell[1])
