@@ -1,0 +1,21 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved text-to-video pipeline with random weights; read only."""
+    from tests.tiny import save, tiny_pipeline
+
+    return save(tiny_pipeline(), tmp_path_factory.mktemp("tiny") / "text-to-video")
+
+
+@pytest.fixture(scope="session")
+def tiny_image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved image-to-video pipeline with random weights; read only."""
+    from tests.tiny import save, tiny_image_pipeline
+
+    return save(tiny_image_pipeline(), tmp_path_factory.mktemp("tiny") / "image-to-video")
