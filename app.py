@@ -1,0 +1,12 @@
+"""The workbench: its pages and their order. `streamlit run app.py` works; `pare app` adds the routes for videos."""
+
+import streamlit as st
+
+st.set_page_config(page_title="PARE Workbench", page_icon=":material/grid_view:", layout="wide")
+st.navigation(
+    [
+        st.Page("workbench/pages/heads.py", title="Heads", icon=":material/grid_view:", default=True),
+        st.Page("workbench/pages/runs.py", title="Runs", icon=":material/folder_open:"),
+        st.Page("workbench/pages/jobs.py", title="Jobs", icon=":material/hourglass_top:"),
+    ]
+).run()

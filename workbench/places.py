@@ -1,0 +1,116 @@
+"""Where the app may read and write: the workspace, data/ and the folders named at start, and nothing else.
+
+Everything that a browser can name (a run in a link, a video in an address) is `place/relative/path` and passes through
+`Places.find`, which follows no symbolic link and no `..` out of its place.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pare.errors import InputError
+
+PROJECT = Path(__file__).resolve().parent.parent
+WORKSPACE_VARIABLE = "PARE_WORKSPACE"
+FOLDERS_VARIABLE = "PARE_FOLDERS"
+DEPTH = 5
+"""How many folders below a place a run may lie: a job's run is jobs/ID/artefacts/NAME below the workspace."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The workspace (written and read), data/ and the named folders (only read), each resolved once."""
+
+    workspace: Path
+    folders: tuple[Path, ...] = ()
+    data: Path = PROJECT / "data"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Places":
+        """The places that `pare app` handed to its server; a plain `streamlit run app.py` gets ./workspace."""
+        named = environment.get(FOLDERS_VARIABLE, "").split(os.pathsep)
+        workspace = Path(environment.get(WORKSPACE_VARIABLE) or "workspace")
+        return cls(workspace.resolve(), tuple(Path(folder).resolve() for folder in named if folder))
+
+    def environment(self) -> dict[str, str]:
+        """What `from_environment` reads back, for the server's process."""
+        return {
+            WORKSPACE_VARIABLE: str(self.workspace),
+            FOLDERS_VARIABLE: os.pathsep.join(str(folder) for folder in self.folders),
+        }
+
+    @property
+    def roots(self) -> dict[str, Path]:
+        """Short name → folder; named folders come first and keep their own names, numbered where two are alike."""
+        roots: dict[str, Path] = {}
+        for folder in self.folders:
+            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip(".-") or "folder"
+            name, number = stem, 2
+            while name in roots or name in ("data", "workspace"):
+                name, number = f"{stem}-{number}", number + 1
+            roots[name] = folder
+        return roots | {"data": self.data, "workspace": self.workspace}
+
+    def find(self, name: str) -> Path:
+        """The existing file or folder that `place/relative/path` names.
+
+        Raises `InputError` for a place that is not there, a path that leaves its place (by `..`, by an absolute part
+        or through a symbolic link) and for what does not exist.
+        """
+        place, _, relative = name.partition("/")
+        root = self.roots.get(place)
+        steps = relative.split("/") if relative else []
+        clean = root is not None and not any(
+            step in ("", ".", "..") or "\\" in step or "\0" in step or ":" in step for step in steps
+        )
+        if root is not None and clean:
+            try:
+                path = root.joinpath(*steps).resolve(strict=True)
+            except (OSError, RuntimeError):
+                path = None
+            if path is not None and path.is_relative_to(root.resolve()):
+                return path
+        raise InputError(
+            "path",
+            got=repr(name[:80]),
+            expected="an existing path inside the workspace, data/ or a folder named at start",
+            fix="pare app FOLDER opens another folder",
+        )
+
+    def name_of(self, path: Path) -> str | None:
+        """The `place/relative/path` that names an existing path, or None outside every place."""
+        resolved = path.resolve()
+        for place, root in self.roots.items():
+            if resolved == root.resolve():
+                return place
+            if resolved.is_relative_to(root.resolve()):
+                return f"{place}/{resolved.relative_to(root.resolve()).as_posix()}"
+        return None
+
+    def runs(self) -> list[str]:
+        """Names of the folders that hold a run.json, named folders first, then data/, then the workspace."""
+        return self._holding("run.json")
+
+    def pipelines(self) -> list[str]:
+        """Names of the folders that hold a diffusers pipeline (model_index.json), in the same order."""
+        return self._holding("model_index.json")
+
+    def _holding(self, file: str) -> list[str]:
+        seen: dict[Path, str] = {}
+        for place, root in self.roots.items():
+            for folder in _folders_with(root, file):
+                relative = folder.relative_to(root).as_posix()
+                seen.setdefault(folder.resolve(), place if relative == "." else f"{place}/{relative}")
+        return list(seen.values())
+
+
+def _folders_with(root: Path, file: str) -> Iterator[Path]:
+    """Folders below `root` that hold `file`, sorted; hidden folders, links and what lies inside a hit are left out."""
+    for here, folders, files in os.walk(root, followlinks=False):
+        depth = len(Path(here).relative_to(root).parts)
+        if file in files:
+            yield Path(here)
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEPTH else []
