@@ -1,0 +1,267 @@
+// Drawing on canvases: everything is a function of (context, layout, state, theme).
+
+const BINS = 50;
+export const PLOT = { left: 40, right: 22, top: 50, bottom: 60, height: 260 };
+
+/** Colours and fonts of the page's theme, from the --st-* properties. */
+export function readTheme(element) {
+  const style = getComputedStyle(element);
+  const property = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
+  const background = property("--st-background-color", "#ffffff");
+  const text = property("--st-text-color", "#31333f");
+  return {
+    background,
+    text,
+    muted: mix(text, background, 0.72),
+    line: mix(text, background, 0.16),
+    hatch: mix(text, background, 0.34),
+    primary: property("--st-primary-color", "#0072B2"),
+    font: property("--st-font", "sans-serif"),
+  };
+}
+
+/** Give a canvas its size in CSS pixels at the screen's pixel ratio; returns a cleared context in CSS pixels. */
+export function prepare(canvas, width, height) {
+  const scale = window.devicePixelRatio || 1;
+  const [deviceWidth, deviceHeight] = [Math.round(width * scale), Math.round(height * scale)];
+  if (canvas.width !== deviceWidth || canvas.height !== deviceHeight) {
+    canvas.width = deviceWidth;
+    canvas.height = deviceHeight;
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return context;
+}
+
+export function drawGrid(context, layout, state, theme) {
+  drawGridLabels(context, layout, state, theme);
+  const { ratio, flags, removed, roles } = state;
+  const letters = { S: [], M: [], T: [] };
+  for (let i = 0; i < ratio.length; i += 1) {
+    const box = cellBox(layout, Math.floor(i / layout.heads), i % layout.heads);
+    if (roles[i] === NOT_CAPTURED) {
+      hatch(context, box, theme);
+      continue;
+    }
+    const role = ROLES[roles[i]];
+    const fill = cellColour(state, i, theme);
+    context.fillStyle = fill;
+    if (layout.gap > 1) {
+      roundedPath(context, box, 3);
+      context.fill();
+    } else {
+      context.fillRect(box.x, box.y, box.width, box.height);
+    }
+    if (layout.fontSize) letters[role.letter].push([box, removed[i] ? theme.text : letterColour(fill)]);
+    if (removed[i]) cross(context, box, theme);
+    if (flags[i]) outline(context, box, flags[i], removed[i] ? theme.text : letterColour(fill));
+  }
+  if (layout.fontSize) {
+    context.font = `600 ${layout.fontSize}px ${theme.font}`;
+    context.textAlign = "center";
+    context.textBaseline = "alphabetic";
+    for (const [letter, places] of Object.entries(letters)) {
+      for (const [box, colour] of places) {
+        if (context.fillStyle !== colour) context.fillStyle = colour;
+        context.fillText(letter, box.x + box.width / 2, box.y + box.height / 2 + layout.fontSize * 0.36);
+      }
+    }
+  }
+  if (state.hover) ring(context, cellBox(layout, ...state.hover), theme.text, theme.background, 1.5);
+  if (state.pinned) ring(context, cellBox(layout, ...state.pinned), theme.text, theme.background, 2.5);
+  if (state.focused) ring(context, cellBox(layout, ...state.focus), theme.primary, theme.background, 2);
+}
+
+function cellBox(layout, block, head) {
+  const { left, top, cellWidth, cellHeight, gap } = layout;
+  // Rows lie one pixel further apart than columns: a block reads as one line of heads.
+  const rowGap = gap ? gap + 1 : 0;
+  return { x: left + head * cellWidth, y: top + block * cellHeight, width: cellWidth - gap, height: cellHeight - rowGap };
+}
+
+function cellColour(state, i, theme) {
+  const role = ROLES[state.roles[i]];
+  if (state.removed[i]) return mix(role.colour, theme.background, 0.3);
+  if (!state.shade) return role.colour;
+  return mix(role.colour, theme.background, 0.55 + 0.45 * depthInRole(state.ratio[i], state.roles[i], state.thresholds));
+}
+
+function drawGridLabels(context, layout, state, theme) {
+  const { left, top, cellWidth, cellHeight, blocks, heads, gap } = layout;
+  const marked = state.hover ?? (state.focused ? state.focus : null) ?? state.pinned;
+  const everyHead = labelEvery(cellWidth, 18), everyBlock = labelEvery(cellHeight, 13);
+  const label = (text, x, y, strong) => {
+    context.font = `${strong ? 600 : 400} 12px ${theme.font}`;
+    context.fillStyle = strong ? theme.text : theme.muted;
+    context.fillText(text, x, y);
+  };
+  context.textBaseline = "middle";
+  context.textAlign = "center";
+  for (let head = 0; head < heads; head += 1) {
+    const strong = marked !== null && marked[1] === head;
+    // A marked label replaces its neighbours' where they would touch.
+    const crowded = marked !== null && !strong && Math.abs(marked[1] - head) * cellWidth < 18;
+    if (strong || (head % everyHead === 0 && !crowded)) label(head, left + (head + 0.5) * cellWidth - gap / 2, top - 10, strong);
+  }
+  context.textAlign = "right";
+  for (let block = 0; block < blocks; block += 1) {
+    const strong = marked !== null && marked[0] === block;
+    const crowded = marked !== null && !strong && Math.abs(marked[0] - block) * cellHeight < 13;
+    if (strong || (block % everyBlock === 0 && !crowded)) label(block, left - 8, top + (block + 0.5) * cellHeight - gap / 2, strong);
+  }
+  label("block", left - 8, top - 10, false);
+  context.textAlign = "left";
+  label("head", left, 10, false);
+}
+
+function roundedPath(context, { x, y, width, height }, radius) {
+  context.beginPath();
+  context.roundRect(x, y, width, height, radius);
+}
+
+function hatch(context, { x, y, width, height }, theme) {
+  context.save();
+  context.beginPath();
+  context.rect(x, y, width, height);
+  context.clip();
+  context.strokeStyle = theme.hatch;
+  context.lineWidth = 1;
+  context.beginPath();
+  for (let start = x - height; start < x + width; start += 5) {
+    context.moveTo(start, y + height);
+    context.lineTo(start + height, y);
+  }
+  context.stroke();
+  context.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
+  context.restore();
+}
+
+function cross(context, { x, y, width, height }, theme) {
+  context.strokeStyle = theme.muted;
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(x + 2, y + 2);
+  context.lineTo(x + width - 2, y + height - 2);
+  context.moveTo(x + width - 2, y + 2);
+  context.lineTo(x + 2, y + height - 2);
+  context.stroke();
+}
+
+/** Uniform heads dashed, first-frame sinks in one line, both: the line. */
+function outline(context, { x, y, width, height }, flags, colour) {
+  context.strokeStyle = colour;
+  context.lineWidth = width > 20 ? 1.5 : 1;
+  context.setLineDash(flags & FLAG_FIRST_FRAME_SINK ? [] : [2, 2]);
+  const inset = width > 20 ? 3 : 1.5;
+  context.strokeRect(x + inset, y + inset, width - 2 * inset, height - 2 * inset);
+  context.setLineDash([]);
+}
+
+function ring(context, { x, y, width, height }, colour, background, lineWidth) {
+  for (const [stroke, size] of [[background, lineWidth + 2.5], [colour, lineWidth]]) {
+    context.strokeStyle = stroke;
+    context.lineWidth = size;
+    roundedPath(context, { x: x - 0.5, y: y - 0.5, width: width + 1, height: height + 1 }, width > 20 ? 4 : 2);
+    context.stroke();
+  }
+}
+
+/** Pixel of a ratio on the histogram's axis. */
+export function ratioToX(ratio, width) {
+  return PLOT.left + ratio * (width - PLOT.left - PLOT.right);
+}
+
+export function xToRatio(x, width) {
+  return (x - PLOT.left) / (width - PLOT.left - PLOT.right);
+}
+
+export function drawHistogram(context, width, state, theme) {
+  const bottom = PLOT.height - PLOT.bottom, tall = bottom - PLOT.top;
+  const counts = histogram(state.ratio, state.roles, BINS);
+  const ticks = countTicks(highestBin(counts));
+  const y = (count) => bottom - (count / ticks.at(-1)) * tall;
+  const x = (ratio) => ratioToX(ratio, width);
+  context.font = `12px ${theme.font}`;
+  context.textBaseline = "middle";
+  context.textAlign = "right";
+  context.lineWidth = 1;
+  for (const tick of ticks) {
+    context.fillStyle = theme.line;
+    context.fillRect(x(0), Math.round(y(tick)), x(1) - x(0), 1);
+    context.fillStyle = theme.muted;
+    context.fillText(tick, x(0) - 8, y(tick));
+  }
+  context.fillText("heads", x(0) - 8, PLOT.top - 20);
+  const barWidth = (x(1) - x(0)) / BINS;
+  for (let bin = 0; bin < BINS; bin += 1) {
+    let below = 0;
+    for (const role of [TEMPORAL, MIXED, SPATIAL]) {
+      const count = counts[bin * 3 + role];
+      if (!count) continue;
+      context.fillStyle = ROLES[role].colour;
+      context.fillRect(x(0) + bin * barWidth + 0.5, y(below + count), Math.max(1, barWidth - 1), y(below) - y(below + count));
+      below += count;
+    }
+  }
+  drawAxis(context, x, bottom, state, theme);
+  for (const threshold of state.thresholds) {
+    context.fillStyle = theme.text;
+    context.fillRect(Math.round(x(threshold)) - 1, 26, 2, bottom - 26);
+  }
+  drawUniform(context, x, bottom, width, state, theme);
+}
+
+function drawAxis(context, x, bottom, state, theme) {
+  const [tauS, tauT] = state.thresholds;
+  const bands = [[0, tauT, TEMPORAL], [tauT, tauS, MIXED], [tauS, 1, SPATIAL]];
+  for (const [from, to, role] of bands) {
+    context.fillStyle = ROLES[role].colour;
+    context.fillRect(x(from), bottom + 1, x(to) - x(from), 4);
+  }
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.fillStyle = theme.muted;
+  for (const tick of [0, 0.2, 0.4, 0.6, 0.8, 1]) context.fillText(tick === 0 || tick === 1 ? tick : tick.toFixed(1), x(tick), bottom + 27);
+  context.fillText("intra-slice ratio r", (x(0) + x(1)) / 2, bottom + 48);
+  for (const [cell, filled] of [[state.pinned, true], [state.hover, false]]) {
+    const ratio = cell ? state.ratio[cell[0] * state.heads + cell[1]] : NaN;
+    if (!Number.isNaN(ratio)) marker(context, x(clamp(ratio, 0, 1)), bottom + 7, filled, theme);
+  }
+}
+
+function marker(context, x, y, filled, theme) {
+  context.beginPath();
+  context.moveTo(x, y);
+  context.lineTo(x - 5, y + 9);
+  context.lineTo(x + 5, y + 9);
+  context.closePath();
+  context.fillStyle = filled ? theme.text : theme.background;
+  context.strokeStyle = filled ? theme.background : theme.text;
+  context.lineWidth = 1.5;
+  context.fill();
+  context.stroke();
+}
+
+function drawUniform(context, x, bottom, width, state, theme) {
+  const at = Math.round(x(state.uniform)) + 0.5;
+  context.strokeStyle = theme.muted;
+  context.lineWidth = 1.5;
+  context.setLineDash([4, 3]);
+  context.beginPath();
+  context.moveTo(at, PLOT.top - 14);
+  context.lineTo(at, bottom);
+  context.stroke();
+  context.setLineDash([]);
+  const text = `uniform 1/${state.numFrames}`;
+  const right = at + 6 + context.measureText(text).width < width - PLOT.right;
+  context.textAlign = right ? "left" : "right";
+  context.textBaseline = "middle";
+  context.lineWidth = 4;
+  context.strokeStyle = theme.background;
+  context.strokeText(text, at + (right ? 6 : -6), PLOT.top - 9);
+  context.fillStyle = theme.muted;
+  context.fillText(text, at + (right ? 6 : -6), PLOT.top - 9);
+}
