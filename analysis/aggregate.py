@@ -1,0 +1,112 @@
+"""The part of a run that is looked at, averaged when it is read: over samples, steps and guidance branches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.runs import Run
+from pare.errors import InputError
+
+
+@dataclass(frozen=True)
+class Cells:
+    """One statistic of the chosen steps and branches over samples: count, mean and spread [step, branch, block, head].
+
+    `samples` counts the samples behind the view, `timesteps` [step] are in 0..1000.
+    """
+
+    timesteps: np.ndarray
+    n: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        """The smallest count of any captured cell."""
+        counted = self.n[self.n > 0]
+        return int(counted.min()) if counted.size else 0
+
+    def by_head(self) -> np.ndarray:
+        """Mean over steps and branches [block, head]; NaN where nothing was captured."""
+        return _mean(self.mean, (0, 1))
+
+    def by_step(self) -> np.ndarray:
+        """Mean over branches [step, block, head]; NaN where nothing was captured."""
+        return _mean(self.mean, (1,))
+
+    def error_by_step(self) -> np.ndarray:
+        """Standard error over samples of `by_step` [step, block, head]; NaN below two samples.
+
+        The branches of one sample move together, so their errors are averaged, not divided: never too small.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return _mean(self.std / np.sqrt(self.n), (1,))
+
+
+def read_cells(
+    run: Run,
+    name: str = "self/ratio",
+    *,
+    sample: int | None = None,
+    branch: str | None = None,
+    steps: Sequence[int] | None = None,
+) -> Cells:
+    """The statistic `name` over [step, branch, block, head] of one sample, or of all from the run's summary.
+
+    Raises `InputError` for a statistic, sample, branch or step that the run does not have.
+    """
+    step_axis, branch_axis = _axes(run, name, branch, steps)
+    if sample is None:
+        summary = run.summary(name)
+        n, mean, std = summary["n"], summary["mean"], summary["std"]
+    else:
+        mean = run.array(name, [sample])[0]
+        n, std = (~np.isnan(mean)).astype(np.int32), np.full_like(mean, np.nan)
+    chosen = np.ix_(step_axis, branch_axis)
+    own_steps = run.manifest.statistics[name].steps
+    timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
+    return Cells(timesteps[step_axis], n[chosen], mean[chosen], std[chosen])
+
+
+def head_by_sample(
+    run: Run,
+    block: int,
+    head: int,
+    name: str = "self/ratio",
+    *,
+    sample: int | None = None,
+    branch: str | None = None,
+    steps: Sequence[int] | None = None,
+) -> np.ndarray:
+    """One head's values [sample, step], averaged over branches; only samples that are on disk."""
+    step_axis, branch_axis = _axes(run, name, branch, steps)
+    samples = run.finished if sample is None else [sample]
+    values = run.array(name, samples)[:, :, :, block, head]
+    return _mean(values[:, step_axis][:, :, branch_axis], (2,))
+
+
+def _axes(run: Run, name: str, branch: str | None, steps: Sequence[int] | None) -> tuple[list[int], list[int]]:
+    """Positions on the statistic's own step and branch axes, which may hold a part of the run's."""
+    if name not in run.statistics:
+        raise InputError("statistic", got=name, expected=f"one of {', '.join(run.statistics)}", fix="capture it first")
+    statistic = run.manifest.statistics[name]
+    own_steps = list(range(len(run.timesteps)) if statistic.steps is None else statistic.steps)
+    own_branches = list(run.branches if statistic.branches is None else statistic.branches)
+    step_axis = [i for i, step in enumerate(own_steps) if steps is None or step in steps]
+    branch_axis = [i for i, one in enumerate(own_branches) if branch is None or one == branch]
+    if not step_axis or not branch_axis:
+        raise InputError(
+            "steps and branch",
+            got=f"steps {list(steps or own_steps)}, branch {branch or 'all'}",
+            expected=f"steps of {own_steps[0]} to {own_steps[-1]}, branch {' or '.join(own_branches)}",
+            fix="widen the selection",
+        )
+    return step_axis, branch_axis
+
+
+def _mean(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    there = ~np.isnan(values)
+    count = there.sum(axis=axes)
+    total = np.where(there, values, 0.0).sum(axis=axes, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

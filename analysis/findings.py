@@ -1,0 +1,114 @@
+"""One sentence of finding, computed from the open run: where a role concentrates, and which heads change theirs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SHARE = 2 / 3
+"""A role concentrates where this share of its heads lies in at most half of the blocks, in a row."""
+LEVEL = 0.01
+"""… and where heads dealt at random to the blocks do so less often than this."""
+SHUFFLES = 2000
+
+
+@dataclass(frozen=True)
+class Concentration:
+    """The shortest range of blocks that holds SHARE of a role's heads, and how often chance does as well."""
+
+    first: int
+    last: int
+    inside: int
+    heads: int
+    chance: float
+
+    @property
+    def blocks(self) -> int:
+        return self.last - self.first + 1
+
+
+def concentration(members: np.ndarray, seed: int = 0) -> Concentration | None:
+    """Where the heads marked true in `members` [block, head] lie; None when there is none.
+
+    `chance` is the share of SHUFFLES random deals of as many heads to the same blocks whose shortest range is as short.
+
+    >>> members = np.zeros((8, 10), bool); members[4:6, :8] = True
+    >>> found = concentration(members)
+    >>> found.first, found.last, found.inside, found.heads, found.chance < 0.01
+    (4, 5, 16, 16, True)
+    """
+    per_block = members.sum(axis=1)
+    heads = int(per_block.sum())
+    if heads == 0:
+        return None
+    needed = int(np.ceil(SHARE * heads - 1e-9))
+    first, last, inside = _shortest(per_block[None], needed)
+    length = last[0] - first[0] + 1
+    deals = np.random.default_rng(seed).multivariate_hypergeometric(
+        [members.shape[1]] * members.shape[0], heads, size=SHUFFLES
+    )
+    dealt_first, dealt_last, _ = _shortest(deals, needed)
+    chance = float(np.mean(dealt_last - dealt_first + 1 <= length))
+    return Concentration(int(first[0]), int(last[0]), int(inside[0]), heads, chance)
+
+
+def changing_heads(mean: np.ndarray, error: np.ndarray, tau_s: float, tau_t: float) -> np.ndarray:
+    """Heads [block, head] whose role at one step differs from that at another, beyond their 95 % intervals.
+
+    `mean` and `error` [step, block, head] are the ratio and its standard error over samples. A step counts for a role
+    only when its interval (mean ± 1.96 errors) lies wholly inside the role; an unknown error counts as 0.
+    """
+    margin = 1.96 * np.nan_to_num(error)
+    low, high = mean - margin, mean + margin
+    certain = np.stack([low > tau_s, (low >= tau_t) & (high <= tau_s), high < tau_t])
+    return certain.any(axis=1).sum(axis=0) > 1
+
+
+def finding(ratio: np.ndarray, mean: np.ndarray, error: np.ndarray, *, tau_s: float, tau_t: float, samples: int) -> str:
+    """The sentence for a view: `ratio` [block, head] overall, `mean` and `error` [step, block, head], n samples.
+
+    >>> ratio = np.full((8, 10), 0.5); ratio[4:6, :8] = 0.1
+    >>> finding(ratio, ratio[None], np.zeros((1, 8, 10)), tau_s=0.7, tau_t=0.3, samples=4)
+    'Temporal heads concentrate in blocks 4–5 (16 of 16, chance gives 4). n = 4 samples.'
+    """
+    seen = ~np.isnan(ratio)
+    if not seen.any():
+        return "Nothing was captured in this part of the run."
+    roles = {"Temporal": ratio < tau_t, "Spatial": ratio > tau_s}
+    parts = [_where(roles)]
+    if len(mean) > 1:
+        changed = int(changing_heads(mean, error, tau_s, tau_t).sum())
+        verb = "changes" if changed == 1 else "change"
+        certainty = " beyond the 95 % intervals" if samples > 1 else ""
+        parts.append(f"{changed or 'none'} of {int(seen.sum())} heads {verb} role with the timestep{certainty}")
+    return "; ".join(parts) + f". n = {samples} sample{'s' if samples != 1 else ''}."
+
+
+def _where(roles: dict[str, np.ndarray]) -> str:
+    total = {name: int(members.sum()) for name, members in roles.items()}
+    if not any(total.values()):
+        return "All heads are mixed"
+    for name, members in roles.items():
+        blocks = len(members)
+        found = concentration(members)
+        if found and found.heads > 2 and found.blocks <= blocks / 2 and found.chance < LEVEL:
+            place = f"block {found.first}" if found.blocks == 1 else f"blocks {found.first}–{found.last}"
+            expected = found.heads * found.blocks / blocks
+            return f"{name} heads concentrate in {place} ({found.inside} of {found.heads}, chance gives {expected:.2g})"
+    counts = " and ".join(f"{total[name]} {name.lower()}" for name in ("Spatial", "Temporal"))
+    return f"{counts} heads, spread over the blocks no closer than chance"
+
+
+def _shortest(per_block: np.ndarray, needed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and last block and content of the shortest range with `needed` heads, for every row [deal, block]."""
+    deals, blocks = per_block.shape
+    sums = np.concatenate([np.zeros((deals, 1), int), per_block.cumsum(axis=1)], axis=1)
+    first, last, inside = (np.full(deals, fill) for fill in (0, blocks - 1, 0))
+    open_rows = np.ones(deals, bool)
+    for length in range(1, blocks + 1):
+        content = sums[:, length:] - sums[:, :-length]
+        best = content.argmax(axis=1)
+        most = content.max(axis=1)
+        hit = open_rows & (most >= needed)
+        first[hit], last[hit], inside[hit] = best[hit], best[hit] + length - 1, most[hit]
+        open_rows &= ~hit
+    return first, last, inside
