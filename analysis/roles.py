@@ -1,0 +1,162 @@
+"""Roles of self-attention heads: spatial, mixed or temporal, by the intra-slice ratio and two thresholds."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.runs import Run
+from pare.errors import InputError
+
+ROLES = ("spatial", "mixed", "temporal")
+LETTERS = ("S", "M", "T")
+TAU_S, TAU_T = 0.7, 0.3
+
+
+def check_thresholds(tau_s: float, tau_t: float) -> None:
+    """Raise InputError unless 0 <= tau_t <= tau_s <= 1.
+
+    >>> check_thresholds(0.7, 0.3)
+    """
+    if not 0 <= tau_t <= tau_s <= 1:
+        raise InputError(
+            "--tau-s and --tau-t",
+            got=f"tau_s = {tau_s:g}, tau_t = {tau_t:g}",
+            expected="0 <= tau_t <= tau_s <= 1",
+            fix=f"for example --tau-s {TAU_S} --tau-t {TAU_T}",
+        )
+
+
+def classify(ratio: np.ndarray, tau_s: float = TAU_S, tau_t: float = TAU_T) -> np.ndarray:
+    """Letter per ratio (PARE, Eq. 4): S where r > tau_s, T where r < tau_t, M between; empty where r is missing (NaN).
+
+    Any shape in, the same shape of one-letter strings out.
+
+    >>> classify(np.array([0.9, 0.7, 0.3, 0.05, np.nan])).tolist()
+    ['S', 'M', 'M', 'T', '']
+    """
+    check_thresholds(tau_s, tau_t)
+    ratio = np.asarray(ratio, float)
+    letters = np.where(ratio > tau_s, "S", np.where(ratio < tau_t, "T", "M"))
+    return np.where(np.isnan(ratio), "", letters)
+
+
+def role_counts(letters: np.ndarray) -> dict[str, int]:
+    """How many heads have each role.
+
+    >>> role_counts(np.array([["S", "T"], ["M", "T"]]))
+    {'spatial': 1, 'mixed': 1, 'temporal': 2}
+    """
+    return {role: int(np.sum(letters == letter)) for role, letter in zip(ROLES, LETTERS, strict=True)}
+
+
+def flips(ratio: np.ndarray, tau_s: float = TAU_S, tau_t: float = TAU_T, delta: float = 0.02) -> np.ndarray:
+    """True where the role changes when either threshold moves by up to `delta`: |r − τ| <= delta.
+
+    >>> flips(np.array([0.69, 0.5, 0.31])).tolist()
+    [True, False, True]
+    """
+    check_thresholds(tau_s, tau_t)
+    if not delta >= 0:
+        raise InputError("delta", got=delta, expected="a number of at least 0", fix="for example 0.02")
+    ratio = np.asarray(ratio, float)
+    return (np.abs(ratio - tau_s) <= delta) | (np.abs(ratio - tau_t) <= delta)
+
+
+def lift(ratio: np.ndarray, num_frames: int) -> np.ndarray:
+    """(r − 1/Fl) / (1 − 1/Fl): 0 for uniform attention, 1 for the own frame only; NaN with a single frame.
+
+    >>> lift(np.array([0.25, 1.0]), num_frames=4).tolist()
+    [0.0, 1.0]
+    """
+    uniform = 1 / num_frames
+    if num_frames == 1:
+        return np.full(np.shape(ratio), np.nan)
+    return (np.asarray(ratio, float) - uniform) / (1 - uniform)
+
+
+def stability(ratio: np.ndarray, tau_s: float = TAU_S, tau_t: float = TAU_T) -> np.ndarray:
+    """Share of cells whose own role is the role of the mean ratio: [..., block, head] in, [block, head] out.
+
+    All axes before the last two (sample, step, branch) are cells; missing ones (NaN) are left out.
+
+    >>> stability(np.array([0.9, 0.8, 0.5, 0.9]).reshape(4, 1, 1)).tolist()
+    [[0.75]]
+    """
+    ratio = np.asarray(ratio, float)
+    ratio = ratio.reshape(-1, *ratio.shape[-2:])
+    overall = classify(_mean(ratio), tau_s, tau_t)
+    cells = classify(ratio, tau_s, tau_t)
+    n = np.sum(cells != "", axis=0)
+    return np.where(n > 0, np.sum((cells == overall) & (cells != ""), axis=0) / np.maximum(n, 1), np.nan)
+
+
+def bootstrap_interval(
+    values: np.ndarray, seed: int = 0, level: float = 0.95, draws: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap of the mean over samples, the first axis of `values`: (low, high), each of the other axes.
+
+    Samples are redrawn whole, so that the steps of one sample stay together. NaN with fewer than two samples.
+
+    >>> low, high = bootstrap_interval(np.array([[0.0], [1.0], [0.0], [1.0]]))
+    >>> bool(low[0] < 0.5 < high[0])
+    True
+    """
+    values = np.asarray(values, float)
+    samples, shape = values.shape[0], values.shape[1:]
+    if samples < 2:
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(samples, np.full(samples, 1 / samples), size=draws).astype(float)
+    flat = values.reshape(samples, -1)
+    there = ~np.isnan(flat)
+    n = counts @ there
+    means = np.divide(counts @ np.where(there, flat, 0.0), n, out=np.full(n.shape, np.nan), where=n > 0)
+    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def role_table(
+    run: Run, tau_s: float = TAU_S, tau_t: float = TAU_T, branch: str | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """One row per head: ratio over samples, steps and branches with its n and 95 % interval, role and stability.
+
+    Columns: block, head, ratio, ratio_low, ratio_high, n (samples), role, stability, flips, lift, value_norm.
+    """
+    check_thresholds(tau_s, tau_t)
+    ratio, value_norm = (_select(run, name, branch) for name in ("self/ratio", "self/value_norm"))
+    per_sample = _mean(ratio, axis=(1, 2))
+    low, high = bootstrap_interval(per_sample, seed)
+    mean = _mean(per_sample)
+    blocks, heads = mean.shape
+    columns: dict[str, Any] = {
+        "block": np.repeat(np.arange(blocks), heads),
+        "head": np.tile(np.arange(heads), blocks),
+        "ratio": mean,
+        "ratio_low": low,
+        "ratio_high": high,
+        "n": np.sum(~np.isnan(per_sample), axis=0),
+        "role": classify(mean, tau_s, tau_t),
+        "stability": stability(ratio, tau_s, tau_t),
+        "flips": flips(mean, tau_s, tau_t),
+        "lift": lift(mean, run.num_frames),
+        "value_norm": _mean(value_norm, axis=(0, 1, 2)),
+    }
+    return pd.DataFrame({name: np.asarray(values).ravel() for name, values in columns.items()})
+
+
+def _select(run: Run, name: str, branch: str | None) -> np.ndarray:
+    values = run.array(name, run.finished)
+    if not len(values):
+        raise InputError(
+            str(run.folder), got="no finished sample", expected="at least one", fix="capture with --resume"
+        )
+    return values if branch is None else values[:, :, [run.branch_index(branch)]]
+
+
+def _mean(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:
+    """Mean over cells that are there, NaN where none is (numpy's own warns then)."""
+    there = ~np.isnan(values)
+    n = there.sum(axis=axis)
+    total = np.where(there, values, 0.0).sum(axis=axis, dtype=float)
+    return np.divide(total, n, out=np.full(np.shape(total), np.nan), where=n > 0)

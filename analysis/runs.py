@@ -1,0 +1,343 @@
+"""Runs on disk: one capture is one folder of safetensors and JSON, written sample by sample and read lazily."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from analysis.manifest import BLOCK_AXES, HEAD_AXES, Manifest, Statistic
+from analysis.summary import Moments
+from pare.errors import InputError
+from pare.files import write_bytes
+from pare.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run opened for reading; arrays are read from disk when asked for, the summary answers without the samples."""
+
+    folder: Path
+    manifest: Manifest
+    identity: str
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """Open a run's folder; reads `run.json` only. Raises InputError where that is missing or foreign."""
+        path = Path(folder) / "run.json"
+        if not path.is_file():
+            raise InputError("RUN", got=folder, expected="a folder with a run.json", fix="pare capture MODEL --out RUN")
+        content = path.read_bytes()
+        return cls(Path(folder), Manifest.from_bytes(content, str(path)), _identity(content))
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of what was measured, for example `self/ratio`."""
+        return tuple(self.manifest.statistics)
+
+    @property
+    def timesteps(self) -> np.ndarray:
+        """Timestep t in 0..1000 of every step."""
+        return np.array(self.manifest.timesteps)
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """Sigma in 0..1 of every step."""
+        return np.array(self.manifest.sigmas)
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Guidance branches in the order of the branch axis."""
+        return self.manifest.branches
+
+    @property
+    def num_frames(self) -> int:
+        """Latent frames Fl."""
+        return self.manifest.num_frames
+
+    @property
+    def uniform(self) -> float:
+        """The ratio of a head that looks at all tokens alike: 1 / Fl."""
+        return 1 / self.num_frames
+
+    @property
+    def geometry(self) -> Geometry:
+        """Shapes of the model that was measured."""
+        return Geometry.from_dict(self.manifest.geometry)
+
+    @property
+    def model_id(self) -> str:
+        """The model's name as the run knows it."""
+        return str(self.manifest.model.get("model_id", "unknown"))
+
+    @property
+    def finished(self) -> tuple[int, ...]:
+        """Indices of the samples that are on disk."""
+        return tuple(i for i in range(len(self.manifest.samples)) if _sample_path(self.folder, i).is_file())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the capture came to its end."""
+        return (self.folder / "summary.safetensors").is_file()
+
+    @property
+    def videos(self) -> dict[int, Path]:
+        """Path of the video of every sample that has one on disk."""
+        paths = {i: self.folder / s.video for i, s in enumerate(self.manifest.samples) if s.video}
+        return {i: path for i, path in paths.items() if path.is_file()}
+
+    @cached_property
+    def hash(self) -> str:
+        """What a mask calls this run: SHA-256 over `run.json` and, when complete, the summary (16 hex digits)."""
+        digest = hashlib.sha256(self.identity.encode())
+        if self.complete:
+            digest.update((self.folder / "summary.safetensors").read_bytes())
+        return digest.hexdigest()[:16]
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        """Axis names of `array(name)`, the first being `sample`."""
+        return ("sample", *self._statistic(name).axes)
+
+    def array(self, name: str, samples: Sequence[int] | None = None) -> np.ndarray:
+        """Values float32 [sample, *axes] of one statistic; NaN where a chosen sample is not on disk (yet).
+
+        `samples` are indices, all planned ones unless given.
+        """
+        statistic = self._statistic(name)
+        chosen = range(len(self.manifest.samples)) if samples is None else self._chosen(samples)
+        values = np.full((len(chosen), *statistic.shape), np.nan, np.float32)
+        for row, index in enumerate(chosen):
+            path = _sample_path(self.folder, index)
+            if path.is_file():
+                values[row] = _read(path, [name], self.identity).get(name, np.nan)
+        return values
+
+    def summary(self, name: str) -> dict[str, np.ndarray]:
+        """`n`, `mean` and `std` (spread, n − 1 in the denominator, NaN below two samples) over the samples, [*axes].
+
+        Read from `summary.safetensors` where the capture is complete, else computed from the samples there are.
+        """
+        statistic = self._statistic(name)
+        if self.complete:
+            keys = {f"{name}/{part}": part for part in ("n", "mean", "std")}
+            stored = _read(self.folder / "summary.safetensors", list(keys), self.identity)
+            if len(stored) == len(keys):
+                return {part: stored[key] for key, part in keys.items()}
+        moments = Moments(statistic.shape)
+        for index in self.finished:
+            moments.add(_read(_sample_path(self.folder, index), [name], self.identity).get(name))
+        return moments.result()
+
+    def output_weight_norm(self, kind: str = "self") -> np.ndarray:
+        """‖W_O^{i,j}‖_F [block, head] of every head's slice of the output projection, `kind` self or cross."""
+        name = f"{kind}/output_weight_norm"
+        path = self.folder / "weights.safetensors"
+        stored = _read(path, [name], self.identity) if path.is_file() else {}
+        if name not in stored:
+            raise InputError(str(path), got=f"no {name}", expected="the output norms of the heads", fix="capture again")
+        return stored[name]
+
+    def heads(
+        self, samples: Sequence[int] | None = None, branch: str | None = None, steps: Sequence[int] | None = None
+    ) -> pd.DataFrame:
+        """One row per sample, step, branch, block and head; `self/ratio` is column `ratio`, `cross/x` is `cross_x`."""
+        return self._tidy(HEAD_AXES, samples, branch, steps)
+
+    def blocks(
+        self, samples: Sequence[int] | None = None, branch: str | None = None, steps: Sequence[int] | None = None
+    ) -> pd.DataFrame:
+        """One row per sample, step, branch and block; `block/residual_norm` is column `residual_norm`."""
+        return self._tidy(BLOCK_AXES, samples, branch, steps)
+
+    def branch_index(self, branch: str) -> int:
+        """Position of a branch on its axis. Raises InputError for a branch that was not measured."""
+        if branch not in self.branches:
+            raise InputError(
+                "--branch", got=branch, expected=" or ".join(self.branches), fix="choose a branch of the run"
+            )
+        return self.branches.index(branch)
+
+    def _statistic(self, name: str) -> Statistic:
+        if name not in self.manifest.statistics:
+            raise InputError(
+                "statistic", got=name, expected=f"one of {', '.join(self.statistics)}", fix="capture it first"
+            )
+        return self.manifest.statistics[name]
+
+    def _chosen(self, samples: Sequence[int]) -> list[int]:
+        return _within("sample", samples, len(self.manifest.samples))
+
+    def _tidy(
+        self,
+        axes: tuple[str, ...],
+        samples: Sequence[int] | None,
+        branch: str | None,
+        steps: Sequence[int] | None,
+    ) -> pd.DataFrame:
+        on_disk = self.finished
+        chosen = list(on_disk) if samples is None else [i for i in self._chosen(samples) if i in on_disk]
+        step_list = list(range(len(self.timesteps))) if steps is None else _within("step", steps, len(self.timesteps))
+        branch_list = list(self.branches) if branch is None else [self.branches[self.branch_index(branch)]]
+        lengths = {"block": self.manifest.geometry["blocks"], "head": self.manifest.geometry["heads"]}
+        labels = {
+            "sample": np.array(chosen, int),
+            "step": np.array(step_list, int),
+            "branch": np.arange(len(branch_list)),
+            **{axis: np.arange(lengths[axis]) for axis in axes[2:]},
+        }
+        shape = tuple(len(values) for values in labels.values())
+        columns: dict[str, Any] = {}
+        for position, (axis, values) in enumerate(labels.items()):
+            along = values.reshape([-1 if i == position else 1 for i in range(len(shape))])
+            columns[axis] = np.broadcast_to(along, shape).ravel()
+            if axis == "step":
+                columns["timestep"] = self.timesteps[columns["step"]]
+                columns["sigma"] = self.sigmas[columns["step"]]
+        columns["branch"] = pd.Categorical.from_codes(columns["branch"], categories=branch_list)
+        for name, statistic in self.manifest.statistics.items():
+            if statistic.axes == axes:
+                columns[_column(name)] = self._aligned(name, chosen, step_list, branch_list).ravel()
+        return pd.DataFrame(columns)
+
+    def _aligned(self, name: str, samples: list[int], steps: list[int], branches: list[str]) -> np.ndarray:
+        statistic = self._statistic(name)
+        stored = self.array(name, samples)
+        own_steps = list(statistic.steps if statistic.steps is not None else range(len(self.timesteps)))
+        own_branches = list(statistic.branches if statistic.branches is not None else self.branches)
+        if own_steps == steps and own_branches == branches:
+            return stored
+        values = np.full((len(samples), len(steps), len(branches), *stored.shape[3:]), np.nan, np.float32)
+        for row, step in enumerate(steps):
+            for column, branch in enumerate(branches):
+                if step in own_steps and branch in own_branches:
+                    values[:, row, column] = stored[:, own_steps.index(step), own_branches.index(branch)]
+        return values
+
+
+class RunWriter:
+    """Writes a run: `run.json` and weights at once, then one file per sample, the summary at the end.
+
+    With `resume` it continues a run of the same manifest and leaves finished samples alone, so that the folder ends
+    with the same bytes as an uninterrupted one (but for `log.jsonl`). Raises InputError where the folder holds
+    something else.
+    """
+
+    def __init__(
+        self, folder: str | Path, manifest: Manifest, weights: Mapping[str, np.ndarray], *, resume: bool = False
+    ):
+        self.folder, self.manifest = Path(folder), manifest
+        check_target(self.folder, resume=resume)
+        present = self.folder / "run.json"
+        if present.is_file():
+            _same_manifest(manifest, Manifest.from_bytes(present.read_bytes(), str(present)), self.folder)
+        for leftover in [*self.folder.glob(".*.partial*"), *self.folder.glob("*/.*.partial*")]:
+            leftover.unlink()
+        self._identity = _identity(manifest.to_bytes())
+        self._save("weights.safetensors", {name: np.asarray(value, np.float32) for name, value in weights.items()})
+        write_bytes(present, manifest.to_bytes())
+
+    def pending(self) -> list[int]:
+        """Indices of the samples that are still to do."""
+        return [i for i in range(len(self.manifest.samples)) if not _sample_path(self.folder, i).is_file()]
+
+    def write_sample(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write one finished sample; every statistic of the manifest with its shape, nothing else."""
+        expected = self.manifest.statistics
+        if set(arrays) != set(expected):
+            raise ValueError(f"sample {index} has {sorted(arrays)}, the run lists {sorted(expected)}")
+        for name, values in arrays.items():
+            if values.shape != expected[name].shape:
+                raise ValueError(f"sample {index}, {name}: shape {values.shape}, the run lists {expected[name].shape}")
+        typed = {name: np.ascontiguousarray(arrays[name], expected[name].dtype) for name in sorted(arrays)}
+        self._save(str(_sample_path(Path(), index)), typed)
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append one line to `log.jsonl`: times and hosts, the one file outside byte comparisons."""
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n")
+
+    def finish(self) -> Run:
+        """Write the summary over all samples, in the order of their indices, and open the run."""
+        run = Run.open(self.folder)
+        if self.pending():
+            raise ValueError(f"samples {self.pending()} are not written")
+        summary: dict[str, np.ndarray] = {}
+        moments = {name: Moments(statistic.shape) for name, statistic in self.manifest.statistics.items()}
+        for index in run.finished:
+            sample = _read(_sample_path(self.folder, index), list(moments), self._identity)
+            for name, accumulated in moments.items():
+                accumulated.add(sample[name])
+        for name, accumulated in moments.items():
+            summary |= {f"{name}/{part}": values for part, values in accumulated.result().items()}
+        self._save("summary.safetensors", summary)
+        return run
+
+    def _save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        # One metadata key only: safetensors writes several in an order that changes from process to process.
+        write_bytes(self.folder / name, save(arrays, metadata={"run": self._identity}))
+
+
+def check_target(folder: Path, *, resume: bool) -> None:
+    """Refuse a folder that a capture must not write into, before anything is computed."""
+    if (folder / "run.json").is_file():
+        if not resume:
+            raise InputError("--out", got=f"{folder}, a run", expected="a new folder", fix="another folder or --resume")
+        return
+    if folder.exists() and not folder.is_dir():
+        raise InputError("--out", got=f"{folder}, a file", expected="a new folder", fix="another name")
+    # A capture that was killed at its very start leaves its weights and no run.json yet.
+    ours = {"weights.safetensors", "log.jsonl"} if resume else set()
+    if folder.exists() and {path.name for path in folder.iterdir() if not path.name.startswith(".")} - ours:
+        raise InputError("--out", got=f"{folder}, not empty", expected="a new folder", fix="another folder")
+
+
+def _same_manifest(new: Manifest, old: Manifest, folder: Path) -> None:
+    for field in type(new).model_fields:
+        if getattr(new, field) != getattr(old, field):
+            raise InputError(
+                f"{folder}/run.json",
+                got=f"another {field}",
+                expected="the run that this command would write",
+                fix="resume with the settings of the first start, or give another folder",
+            )
+
+
+def _identity(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _sample_path(folder: Path, index: int) -> Path:
+    return folder / "samples" / f"{index:05d}.safetensors"
+
+
+def _column(name: str) -> str:
+    kind, _, statistic = name.partition("/")
+    return f"cross_{statistic}" if kind == "cross" else statistic
+
+
+def _within(what: str, indices: Sequence[int], count: int) -> list[int]:
+    for index in indices:
+        if not 0 <= index < count:
+            raise InputError(what, got=index, expected=f"0 to {count - 1}", fix=f"choose a {what} of the run")
+    return list(indices)
+
+
+def _read(path: Path, names: Sequence[str], identity: str) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("run") != identity:
+                raise InputError(
+                    str(path), got="a file of another run", expected="files of one run", fix="capture again"
+                )
+            there = set(file.keys())
+            return {name: file.get_tensor(name) for name in names if name in there}
+    except (SafetensorError, OSError) as error:
+        raise InputError(str(path), got=error, expected="a safetensors file", fix="capture the run again") from error

@@ -1,0 +1,58 @@
+"""How many heads stay and which."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pare.errors import InputError
+from pare.width.heads import kept_count, select_heads
+
+
+@pytest.mark.parametrize(
+    "heads, ratio, k_min, count",
+    [
+        (40, 0.3, None, 28),
+        (12, 0.3, None, 9),
+        (10, 0.3, None, 7),
+        (40, 0.9, None, 8),
+        (10, 0.7, None, 3),
+        (10, 0.9, 4, 4),
+    ],
+)
+def test_kept_count(heads, ratio, k_min, count):
+    assert kept_count(heads, ratio, k_min) == count
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
+def test_a_ratio_outside_is_refused(ratio):
+    with pytest.raises(InputError, match="ratio"):
+        kept_count(40, ratio)
+
+
+@pytest.mark.parametrize("k_min", [0, 41])
+def test_a_floor_outside_is_refused(k_min):
+    with pytest.raises(InputError, match="k-min"):
+        kept_count(40, 0.3, k_min)
+
+
+@given(st.integers(1, 60), st.integers(1, 99))
+def test_count_is_the_smallest_that_removes_no_more_than_asked(heads, percent):
+    count = kept_count(heads, percent / 100, k_min=1)
+    assert 1 <= count <= heads
+    assert count * 100 >= heads * (100 - percent) > (count - 1) * 100
+
+
+@given(st.integers(0, 1000), st.integers(1, 10))
+def test_the_highest_stay_in_every_block(seed, count):
+    scores = np.random.default_rng(seed).integers(0, 5, (4, 10)).astype(float)
+    keep = select_heads(scores, count)
+    assert (keep.sum(axis=1) == count).all()
+    for row, kept in zip(scores, keep, strict=True):
+        expected = sorted(range(10), key=lambda head: (-row[head], head))[:count]
+        assert sorted(np.flatnonzero(kept)) == sorted(expected)
+
+
+def test_missing_scores_are_refused():
+    with pytest.raises(InputError, match="block 0 head 1"):
+        select_heads(np.array([[1.0, np.nan]]), 1)
