@@ -35,7 +35,9 @@ def open_workspace(path: str | Path, *, create: bool = True, commands: str = COM
     if root.exists() and not root.is_dir():
         raise InputError("--workspace", got=path, expected="a folder", fix="name another folder")
     if not create and not store.path.is_file():
-        raise InputError("--workspace", got=path, expected="a folder with jobs", fix="submit one, or name its workspace")
+        raise InputError(
+            "--workspace", got=path, expected="a folder with jobs", fix="submit one, or name its workspace"
+        )
     (root / "jobs").mkdir(parents=True, exist_ok=True)
     store.create()
     return Jobs(root, store, commands)
