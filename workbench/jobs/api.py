@@ -175,7 +175,7 @@ class Jobs:
         return self.store.workers()
 
     def wait(self, job_id: str, seconds: float | None = None, watch: Callable[[Job], None] | None = None) -> Job:
-        """The job once it is no longer active, or as it is after `seconds`; `watch` sees it about five times a second."""
+        """The job once it is no longer active, or as it is after `seconds`; `watch` sees it five times a second."""
         end = None if seconds is None else time.monotonic() + seconds
         while (job := self.status(job_id)).active and (end is None or time.monotonic() < end):
             if watch:

@@ -36,6 +36,7 @@ def start(
     project = Path(__file__).resolve().parents[2]
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project), environment.get("PYTHONPATH")]))
+    environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"
     # -P: the folder a worker runs in holds job files, which must never be imported.
     command = [sys.executable, "-P", "-m", "workbench.jobs.worker", "--workspace", str(root), "--device", device]
     command += ["--idle-seconds", str(idle_seconds), "--commands", commands]

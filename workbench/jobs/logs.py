@@ -64,7 +64,7 @@ class RedactedStream(io.TextIOBase):
 
 @contextmanager
 def redirected(path: Path) -> Iterator[None]:
-    """Sends file descriptors 1 and 2 to the end of a file: Python's output, C libraries', child processes', a crash's."""
+    """Sends descriptors 1 and 2 to the end of a file: what Python, C libraries, child processes and a crash write."""
     _flush()
     saved = os.dup(1), os.dup(2)
     log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

@@ -61,7 +61,7 @@ def kill_children(process: psutil.Process) -> None:
 
 
 def _started(process: psutil.Process) -> float:
-    # psutil's create_time is wall-clock time on Linux: it moves when the clock is set, and a live worker would look dead.
+    # psutil's create_time follows the wall clock on Linux: set the clock, and a live worker would look dead.
     if sys.platform == "linux":
         stat = Path(f"/proc/{process.pid}/stat").read_text(errors="replace")
         return float(stat.rpartition(")")[2].split()[19])

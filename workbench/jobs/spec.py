@@ -1,7 +1,7 @@
 """From a command's name and arguments to a job that can run: checked without importing the command.
 
-Commands import torch; whoever submits must not. So the signature is read from the source, and the paths are settled here,
-where the submitter's folder is known, and once more in the worker.
+Commands import torch; whoever submits must not. So the signature is read from the source, and the paths are settled
+here, where the submitter's folder is known, and once more in the worker.
 """
 
 import ast
@@ -34,8 +34,8 @@ def new_id(name: str) -> str:
 def signature(command: str, package: str = COMMANDS) -> inspect.Signature:
     """The signature of the function PACKAGE.COMMAND.COMMAND, read from its source.
 
-    Annotations are their source text; a default is only known to be there. Raises `InputError` unless the command exists
-    and takes `progress`, which is what lets a job be watched and cancelled.
+    Annotations are their source text; a default is only known to be there. Raises `InputError` unless the command
+    exists and takes `progress`, which is what lets a job be watched and cancelled.
     """
     function = _definition(command, package)
     if function is None or "progress" not in _names(function.args):
@@ -60,8 +60,8 @@ def prepare(
 ) -> dict[str, Any]:
     """The arguments as the job table keeps them: bound to the signature, JSON, every path absolute.
 
-    Outputs go under `artefacts`, or where they say inside the workspace `root`. Other relative paths that exist are taken
-    from `here` (default: the current folder). A command that runs a model gets the job's device.
+    Outputs go under `artefacts`, or where they say inside the workspace `root`. Other relative paths that exist are
+    taken from `here` (default: the current folder). A command that runs a model gets the job's device.
     """
     expected = signature(command, package)
     for name in RESERVED:
@@ -107,7 +107,7 @@ def output_path(value: str, root: Path, artefacts: Path) -> Path:
 
 
 def _input_path(value: str, is_path: bool, here: Path) -> str:
-    # A text argument counts as a path only when it is written like one and something is there: hub ids and prompts stay.
+    # Text counts as a path only when it is written like one and something is there: hub ids and prompts stay.
     written_as_path = is_path or os.sep in value
     if len(value) > 4096 or "\0" in value or not written_as_path:
         return value

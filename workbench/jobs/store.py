@@ -12,39 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pare.errors import InputError
 from workbench.jobs.job import ACTIVE, IN_WORK, RESUMABLE, Event, Job, State, Worker
 from workbench.jobs.process import Identity
+from workbench.jobs.schema import create
 
 STALE = 30.0
 """Seconds without a heartbeat after which a worker counts as gone even if its process is still there."""
-
-VERSION = 1
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS job (
-    id TEXT PRIMARY KEY, ticket INTEGER NOT NULL, command TEXT NOT NULL, arguments TEXT NOT NULL, device TEXT NOT NULL,
-    state TEXT NOT NULL, attempt INTEGER NOT NULL DEFAULT 1, done INTEGER NOT NULL DEFAULT 0,
-    total INTEGER NOT NULL DEFAULT 0, message TEXT NOT NULL DEFAULT '', rate REAL, created REAL NOT NULL, started REAL,
-    finished REAL, reported REAL, cancel_requested REAL, pid INTEGER, pid_started REAL, seconds_per_unit REAL, result TEXT
-) STRICT;
-CREATE INDEX IF NOT EXISTS job_queue ON job (state, device, ticket);
-CREATE TABLE IF NOT EXISTS worker (
-    device TEXT PRIMARY KEY, pid INTEGER NOT NULL, pid_started REAL NOT NULL, heartbeat REAL NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS event (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, job TEXT NOT NULL, time REAL NOT NULL, state TEXT NOT NULL,
-    attempt INTEGER NOT NULL, message TEXT NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS event_job ON event (job, seq);
-CREATE TRIGGER IF NOT EXISTS job_added AFTER INSERT ON job BEGIN
-    INSERT INTO event (job, time, state, attempt, message)
-    VALUES (new.id, (julianday('now') - 2440587.5) * 86400.0, new.state, new.attempt, new.message);
-END;
-CREATE TRIGGER IF NOT EXISTS job_changed AFTER UPDATE OF state ON job WHEN new.state != old.state BEGIN
-    INSERT INTO event (job, time, state, attempt, message)
-    VALUES (new.id, (julianday('now') - 2440587.5) * 86400.0, new.state, new.attempt, new.message);
-END;
-"""
 
 SELECT = """
 SELECT job.*, worker.heartbeat, CASE WHEN job.state = 'queued' THEN
@@ -69,27 +42,7 @@ class Store:
 
     def create(self) -> None:
         """Makes the tables where they are missing. Raises `InputError` for a table of a newer version."""
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                with self._open() as db:
-                    found = db.execute("PRAGMA user_version").fetchone()[0]
-                    if found > VERSION:
-                        raise InputError(
-                            str(self.path),
-                            got=f"job table version {found}",
-                            expected=f"at most {VERSION}",
-                            fix="update",
-                        )
-                    if found < VERSION:
-                        db.execute("PRAGMA journal_mode = WAL")
-                        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-                return
-            except sqlite3.OperationalError as error:
-                # Switching to WAL does not wait for other openers as every other statement does.
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
+        create(self._open, self.path)
 
     def add(self, job_id: str, command: str, arguments: Mapping[str, Any], device: str) -> None:
         with self._change() as db:
@@ -249,11 +202,12 @@ class Store:
 
     def leave_device(self, device: str, me: Identity, *, only_if_idle: bool) -> bool:
         """Unregisters the worker; with `only_if_idle`, not while a job is queued, so none is left behind unserved."""
-        idle = "AND NOT EXISTS (SELECT 1 FROM job WHERE device = worker.device AND state = 'queued')"
+        queued = "SELECT 1 FROM job WHERE device = worker.device AND state = 'queued'"
+        idle = f"AND NOT EXISTS ({queued})" if only_if_idle else ""
         with self._change() as db:
             return _changed(
                 db.execute(
-                    f"DELETE FROM worker WHERE device = ? AND pid = ? AND pid_started = ? {idle if only_if_idle else ''}",
+                    f"DELETE FROM worker WHERE device = ? AND pid = ? AND pid_started = ? {idle}",
                     (device, me.pid, me.started),
                 )
             )

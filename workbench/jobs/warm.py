@@ -1,4 +1,4 @@
-"""The one pipeline that a worker keeps loaded between jobs, because a large model takes longer to load than to run once."""
+"""The one pipeline that a worker keeps loaded between jobs, because a large model takes long to load."""
 
 import gc
 import importlib
