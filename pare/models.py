@@ -1,0 +1,184 @@
+"""Load a Wan pipeline: from safetensors only, on the device and in the precision asked for."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import diffusers
+import torch
+import transformers
+from diffusers import WanImageToVideoPipeline, WanPipeline
+
+from pare.errors import InputError
+from pare.geometry import read_json
+from pare.reference import check_pipeline, defaults, description_folder, model_geometry, model_identity, resolve
+
+__all__ = [
+    "Pipeline",
+    "check_device",
+    "check_dtype",
+    "defaults",
+    "load_pipeline",
+    "model_geometry",
+    "model_identity",
+    "resolve",
+    "set_flow_shift",
+]
+
+Pipeline: TypeAlias = WanPipeline | WanImageToVideoPipeline
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+OFFLOADS = ("none", "model", "group")
+ATTENTIONS = ("native", "xformers")
+# A component's library is imported by its name, so only these may be named.
+LIBRARIES = ("diffusers", "transformers", "pare.transformer")
+
+
+def load_pipeline(
+    model: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    offload: str = "none",
+    attention: str = "native",
+    local_files_only: bool = False,
+) -> Pipeline:
+    """The pipeline that `model` names (demo, a diffusers folder or a hub id), ready to call.
+
+    `dtype` auto is bfloat16 on CUDA and float32 elsewhere; VAE and image encoder stay in float32, as Wan2.1 is
+    published. `device` auto is cuda, mps or cpu, whichever is there first. Raises `InputError` for a name that has no
+    weights, an incomplete folder, and a device, precision, offload or attention that this machine lacks.
+    """
+    reference = resolve(model)
+    folder = description_folder(reference, local_files_only=local_files_only)
+    index = read_json(folder / "model_index.json")
+    pipeline_class = WanPipeline if check_pipeline(index) == "WanPipeline" else WanImageToVideoPipeline
+    _check_libraries(index)
+    target = check_device(device)
+    precision = check_dtype(dtype, target)
+    _check_placement(offload, attention, target)
+    with _quiet():
+        try:
+            pipe = pipeline_class.from_pretrained(
+                reference.path or reference.repo_id,
+                revision=folder.name if reference.kind == "hub" else None,
+                dtype={"vae": torch.float32, "image_encoder": torch.float32, "default": precision},
+                use_safetensors=True,
+                local_files_only=local_files_only or reference.kind != "hub",
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(
+                "MODEL",
+                got=f"{model}, which cannot be loaded ({str(error).splitlines()[0]})",
+                expected="a complete diffusers folder with safetensors weights",
+                fix="save or fetch the model again",
+            ) from error
+        pipe.transformer.set_attention_backend(attention)
+    pipe.set_progress_bar_config(disable=True)
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=target)
+    elif offload == "group":
+        pipe.enable_group_offload(onload_device=target, offload_type="leaf_level", use_stream=False)
+    else:
+        pipe.to(target)
+    return pipe
+
+
+def set_flow_shift(pipe: Pipeline, shift: int | float) -> None:
+    """Give the pipeline a scheduler with this timestep shift s: sigma = s·u / (1 + (s − 1)·u) for uniform u.
+
+    Raises `InputError` when the scheduler knows no shift.
+    """
+    config = pipe.scheduler.config
+    name = next((name for name in ("flow_shift", "shift") if name in config), None)
+    if name is None:
+        raise InputError(
+            "--shift",
+            got=type(pipe.scheduler).__name__,
+            expected="a flow-matching scheduler with a shift",
+            fix="use a model that is saved with UniPCMultistepScheduler or FlowMatchEulerDiscreteScheduler",
+        )
+    pipe.scheduler = type(pipe.scheduler).from_config(config, **{name: shift})
+
+
+def check_device(device: str) -> torch.device:
+    """The device that `device` names, auto being the fastest one here; raises `InputError` when it is not here.
+
+    >>> check_device("cpu")
+    device(type='cpu')
+    """
+    present = available_devices()
+    if device == "auto":
+        return torch.device(present[0])
+    if device not in present and f"{device}:0" not in present:
+        raise InputError("--device", got=device, expected=f"auto or one of {', '.join(present)}", fix="--device auto")
+    return torch.device(device)
+
+
+def available_devices() -> list[str]:
+    """Devices of this machine, fastest first: cuda:0, …, mps, cpu."""
+    devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return [*devices, "cpu"]
+
+
+def check_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The precision that `dtype` names, auto being bfloat16 on CUDA and float32 elsewhere.
+
+    >>> check_dtype("auto", torch.device("cpu"))
+    torch.float32
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise InputError("--dtype", got=dtype, expected=f"auto or one of {', '.join(DTYPES)}", fix="--dtype auto")
+    return DTYPES[dtype]
+
+
+def _check_placement(offload: str, attention: str, device: torch.device) -> None:
+    for flag, value, choices in (("--offload", offload, OFFLOADS), ("--attention", attention, ATTENTIONS)):
+        if value not in choices:
+            raise InputError(flag, got=value, expected=f"one of {', '.join(choices)}", fix=f"{flag} {choices[0]}")
+    if offload != "none" and device.type == "cpu":
+        raise InputError(
+            "--offload", got=f"{offload} with the device cpu", expected="an accelerator", fix="--offload none"
+        )
+    if attention == "xformers" and device.type != "cuda":
+        raise InputError(
+            "--attention", got=f"xformers on {device.type}", expected="a CUDA device", fix="--attention native"
+        )
+
+
+def _check_libraries(index: Mapping[str, Any]) -> None:
+    for name, entry in index.items():
+        library = entry[0] if isinstance(entry, list) and entry else None
+        if library is not None and library not in LIBRARIES:
+            raise InputError(
+                f"model_index.json, {name}",
+                got=library,
+                expected=f"a component of {', '.join(LIBRARIES)}",
+                fix="use a model without code of its own",
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the libraries' own bars and notices off standard error, where progress and one-line errors go."""
+    ours, theirs = diffusers.utils.logging, transformers.utils.logging
+    levels = ours.get_verbosity(), theirs.get_verbosity()
+    bars = ours.is_progress_bar_enabled(), theirs.is_progress_bar_enabled()
+    for module in (ours, theirs):
+        module.set_verbosity_error()
+        module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module, level, bar in zip((ours, theirs), levels, bars, strict=True):
+            module.set_verbosity(level)
+            if bar:
+                module.enable_progress_bar()
