@@ -1,8 +1,9 @@
 """How long work reports: one callback that may also stop it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Called after every unit of work with (units done, units in all, a short message).
 

@@ -1,0 +1,103 @@
+"""The loop: the same weights after a kill, the last good state after a NaN, the schedule and the average as documented."""
+
+import pytest
+import torch
+from torch import nn
+
+from pare.errors import InputError
+from pare.training.loop import Diverged, LoopSettings, rate_factor, read_log, train
+from pare.training.state import load_state
+
+
+class Killed(Exception):
+    """Stands for a process that ends without warning."""
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 1))
+
+
+def loss(net: nn.Module, step: int, generator: torch.Generator) -> torch.Tensor:
+    x = torch.randn(16, 4, generator=generator)
+    return (net(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def settings(**changes) -> LoopSettings:
+    return LoopSettings(**{"steps": 20, "learning_rate": 1e-2, "warmup": 3, "checkpoint_every": 4, "seed": 5} | changes)
+
+
+def killed_at(step: int):
+    def report(done: int, total: int, message: str = "") -> None:
+        if done == step:
+            raise Killed
+
+    return report
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
+    whole = train(model(), loss, settings(), tmp_path / "whole")
+    for stop in (6, 11, 15):
+        with pytest.raises(Killed):
+            train(model(), loss, settings(), tmp_path / "killed", progress=killed_at(stop))
+    resumed = train(model(), loss, settings(), tmp_path / "killed")
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    whole_state, resumed_state = load_state(tmp_path / "whole/state")[0], load_state(tmp_path / "killed/state")[0]
+    assert all(torch.equal(whole_state[name], resumed_state[name]) for name in whole_state)
+
+
+def test_more_steps_asked_while_the_rate_holds_equal_asking_from_the_start(tmp_path):
+    whole = train(model(), loss, settings(steps=40), tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(model(), loss, settings(steps=20), tmp_path / "longer", progress=killed_at(13))
+    longer = train(model(), loss, settings(steps=40), tmp_path / "longer")
+    for a, b in zip(whole.state_dict().values(), longer.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_state_of_other_settings_is_refused_in_one_line(tmp_path):
+    train(model(), loss, settings(), tmp_path)
+    with pytest.raises(InputError, match="learning_rate") as error:
+        train(model(), loss, settings(learning_rate=2e-2), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_divergence_keeps_the_last_good_state(tmp_path):
+    def bad(net, step, generator):
+        return loss(net, step, generator) * (float("nan") if step == 10 else 1.0)
+
+    with pytest.raises(Diverged, match="step 10"):
+        train(model(), bad, settings(), tmp_path)
+    tensors, record = load_state(tmp_path / "state")
+    assert record["step"] == 8
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_the_loss_falls_and_is_logged_with_validation(tmp_path):
+    train(model(), loss, settings(steps=200), tmp_path, validate=lambda net, step: {"n": 1}, validate_every=100)
+    records = list(read_log(tmp_path))
+    losses = [record["loss"] for record in records if "loss" in record]
+    assert losses[-1] < losses[0] / 2
+    assert [record["step"] for record in records if "validation" in record] == [100, 200]
+
+
+def test_schedule_rises_holds_and_falls():
+    s = settings(steps=100, warmup=10, decay_share=0.5)
+    factors = [rate_factor(step, s) for step in range(100)]
+    assert factors[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+    assert all(factor == 1.0 for factor in factors[10:50])
+    assert factors[-1] == pytest.approx(1 / 50)
+
+
+def test_groups_with_their_own_rate_move_by_it(tmp_path):
+    slow = train(
+        model(),
+        loss,
+        settings(steps=1, warmup=0, ema=0.0),
+        tmp_path / "a",
+        rates=lambda name: 0.0 if "0." in name else 1.0,
+    )
+    start = model()
+    assert torch.equal(slow[0].weight, start[0].weight)
+    assert not torch.equal(slow[2].weight, start[2].weight)

@@ -1,0 +1,83 @@
+"""The demo model's VAE: a small `AutoencoderKLWan` trained on five-frame cuts of moving digits."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from einops import rearrange
+
+from pare.progress import Progress, silent
+from pare.training.loop import LoopSettings, train
+from workbench.demo.moving_digits import draw_clip
+from workbench.demo.settings import DataSettings, VaeSettings
+
+
+def to_model(video: np.ndarray) -> torch.Tensor:
+    """Pixels uint8 [clips, frames, height, width, 3] as the VAE reads them: float [clips, 3, frames, height, width] in -1..1."""
+    return torch.from_numpy(rearrange(video, "clips f h w c -> clips c f h w").astype(np.float32) / 127.5 - 1)
+
+
+def build_vae(settings: VaeSettings) -> AutoencoderKLWan:
+    """The untrained VAE, seeded; latent statistics are set once it is trained."""
+    torch.manual_seed(settings.seed)
+    return AutoencoderKLWan(
+        base_dim=settings.base_dim,
+        z_dim=settings.z_dim,
+        dim_mult=list(settings.dim_mult),
+        num_res_blocks=settings.num_res_blocks,
+        attn_scales=[],
+        temperal_downsample=list(settings.temperal_downsample),
+        scale_factor_spatial=2 ** len(settings.temperal_downsample),
+        scale_factor_temporal=2 ** sum(settings.temperal_downsample),
+        latents_mean=[0.0] * settings.z_dim,
+        latents_std=[1.0] * settings.z_dim,
+    )
+
+
+def vae_loss(data: DataSettings, settings: VaeSettings) -> Callable[..., torch.Tensor]:
+    """Mean absolute error plus a small squared error and KL term, on cuts drawn from the step's generator."""
+
+    def loss(vae: AutoencoderKLWan, step: int, generator: torch.Generator) -> torch.Tensor:
+        seeds = torch.randint(2**31, (settings.batch,), generator=generator).tolist()
+        starts = torch.randint(data.frames - settings.frames + 1, (settings.batch,), generator=generator).tolist()
+        clips = [draw_clip(data, seed, held_out=False).video for seed in seeds]
+        cuts = [clip[start : start + settings.frames] for clip, start in zip(clips, starts, strict=True)]
+        video = to_model(np.stack(cuts))
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = vae.encode(video).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
+            decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+        error = decoded.float() - video
+        return error.abs().mean() + error.square().mean() + settings.kl_weight * posterior.kl().mean()
+
+    return loss
+
+
+def train_vae(data: DataSettings, settings: VaeSettings, folder: Path, progress: Progress = silent) -> AutoencoderKLWan:
+    """The trained VAE, resumed from `folder` when it holds a state."""
+    loop = LoopSettings(
+        steps=settings.steps,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        decay_share=settings.decay_share,
+        weight_decay=0.0,
+        ema=settings.ema,
+        checkpoint_every=100,
+        seed=settings.seed,
+    )
+    vae = train(build_vae(settings), vae_loss(data, settings), loop, folder, progress=progress)
+    assert isinstance(vae, AutoencoderKLWan)
+    return vae.eval()
+
+
+@torch.no_grad()
+def reconstruction_psnr(vae: AutoencoderKLWan, data: DataSettings, clips: int = 32) -> float:
+    """Mean PSNR in dB of encode and decode over whole held-out clips."""
+    values = []
+    for seed in range(clips):
+        video = to_model(draw_clip(data, seed, held_out=True).video[None])
+        decoded = vae.decode(vae.encode(video).latent_dist.mode()).sample.clamp(-1, 1)
+        values.append(10 * torch.log10(4 / (decoded - video).square().mean()))
+    return float(torch.stack(values).mean())
