@@ -21,6 +21,8 @@ from pare.errors import InputError
 COMMANDS = "workbench.commands"
 OUTPUTS = ("out", "csv", "parquet")
 """Arguments that name what a command writes."""
+FOREGROUND = ("app", "jobs")
+"""Commands that are no work to wait for."""
 RESERVED = ("progress", "load")
 """Arguments that the worker gives."""
 
@@ -37,7 +39,7 @@ def signature(command: str, package: str = COMMANDS) -> inspect.Signature:
     Annotations are their source text; a default is only known to be there. Raises `InputError` unless the command
     exists and takes `progress`, which is what lets a job be watched and cancelled.
     """
-    function = _definition(command, package)
+    function = None if command in FOREGROUND else _definition(command, package)
     if function is None or "progress" not in _names(function.args):
         raise InputError(
             "job command",
