@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from analysis.roles import check_thresholds
 from pare.errors import InputError
 from workbench.components.head_grid.cells import dense_cells, grid_shape
 from workbench.components.head_grid.value import HeadGridValue, parse_value
@@ -60,8 +61,7 @@ def head_grid(
     Raises:
         InputError: a column is missing, a head appears twice, or a number is out of its range.
     """
-    if not 0 <= tau_t < tau_s <= 1:
-        raise InputError("thresholds", got=f"τt {tau_t}, τs {tau_s}", expected="0 ≤ τt < τs ≤ 1", fix="use 0.3 and 0.7")
+    check_thresholds(tau_s, tau_t)
     if num_frames < 1:
         raise InputError("num_frames", got=num_frames, expected="at least 1", fix="pass the run's latent frames")
     shape = grid_shape(frame, blocks, heads)

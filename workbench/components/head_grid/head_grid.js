@@ -96,10 +96,10 @@ class HeadGrid {
   /** Whether Python changed a value; its echo of something that was overtaken in the meantime is no news. */
   isNews(name, value) {
     const text = JSON.stringify(value);
-    if (this.received[name] === text) return false;
+    const changed = this.received[name] !== text, echo = this.sent[name].indexOf(text);
     this.received[name] = text;
-    this.sent[name] = this.sent[name].slice(this.sent[name].indexOf(text) + 1 || Infinity);
-    return this.sent[name].length === 0;
+    if (changed || echo >= 0) this.sent[name] = this.sent[name].slice(echo + 1 || Infinity);
+    return changed && this.sent[name].length === 0;
   }
 
   send(name, value) {

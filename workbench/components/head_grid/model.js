@@ -13,20 +13,14 @@ export function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
 }
 
-/** A threshold in the precision of the ratios it is compared with, so that counts equal numpy's. */
-export function inPrecisionOf(ratios, value) {
-  return ratios instanceof Float32Array ? Math.fround(value) : value;
-}
-
-/** Spatial where r > τs, temporal where r < τt, mixed between; NaN is not captured. */
+/** Spatial where r > τs, temporal where r < τt, mixed between; NaN is not captured. In double precision, as in Python. */
 export function roleOf(ratio, tauS, tauT) {
   if (Number.isNaN(ratio)) return NOT_CAPTURED;
   return ratio > tauS ? SPATIAL : ratio < tauT ? TEMPORAL : MIXED;
 }
 
 export function classify(ratios, [tauS, tauT]) {
-  const s = inPrecisionOf(ratios, tauS), t = inPrecisionOf(ratios, tauT);
-  return Uint8Array.from(ratios, (ratio) => roleOf(ratio, s, t));
+  return Uint8Array.from(ratios, (ratio) => roleOf(ratio, tauS, tauT));
 }
 
 /** How many heads are spatial, mixed, temporal, not captured. */
@@ -39,8 +33,7 @@ export function countRoles(roles) {
 /** Heads whose role changes when one threshold moves by at most delta: |r - τs| <= delta or |r - τt| <= delta. */
 export function countFlips(ratios, [tauS, tauT], delta) {
   let flips = 0;
-  // 1e-9: a ratio exactly delta away must count whatever the rounding of the subtraction.
-  for (const ratio of ratios) flips += Math.min(Math.abs(ratio - tauS), Math.abs(ratio - tauT)) <= delta + 1e-9 ? 1 : 0;
+  for (const ratio of ratios) flips += Math.abs(ratio - tauS) <= delta || Math.abs(ratio - tauT) <= delta ? 1 : 0;
   return flips;
 }
 
@@ -70,7 +63,7 @@ export function countTicks(highest) {
 
 /** The lowest and highest value that one threshold may take beside the other; which: 0 is τs, 1 is τt. */
 export function thresholdRange([tauS, tauT], which) {
-  const range = which === 0 ? [tauT + MIN_GAP, 1] : [0, tauS - MIN_GAP];
+  const range = which === 0 ? [Math.min(tauT + MIN_GAP, 1), 1] : [0, Math.max(tauS - MIN_GAP, 0)];
   return range.map((value) => Math.round(value * 1000) / 1000);
 }
 
@@ -78,7 +71,7 @@ export function thresholdRange([tauS, tauT], which) {
 export function moveThreshold(thresholds, which, value, step = STEP) {
   const [low, high] = thresholdRange(thresholds, which);
   const moved = [...thresholds];
-  moved[which] = Math.round(clamp(Math.round(value / step) * step, low, Math.max(low, high)) * 1000) / 1000;
+  moved[which] = Math.round(clamp(Math.round(value / step) * step, low, high) * 1000) / 1000;
   return moved;
 }
 

@@ -11,7 +11,7 @@ MIN_GAP = 0.01
 
 @dataclass(frozen=True)
 class HeadGridValue:
-    """Thresholds (0 <= tau_t < tau_s <= 1) and the pinned head (zero-based block and head, or None and None)."""
+    """Thresholds (0 <= tau_t <= tau_s <= 1) and the pinned head (zero-based block and head, or None and None)."""
 
     tau_s: float
     tau_t: float
