@@ -1,5 +1,6 @@
 """Load a Wan pipeline: from safetensors only, on the device and in the precision asked for."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -19,6 +20,7 @@ __all__ = [
     "check_dtype",
     "defaults",
     "load_pipeline",
+    "measure_speed",
     "model_geometry",
     "model_identity",
     "resolve",
@@ -138,6 +140,27 @@ def check_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise InputError("--dtype", got=dtype, expected=f"auto or one of {', '.join(DTYPES)}", fix="--dtype auto")
     return DTYPES[dtype]
+
+
+def measure_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Floating-point operations per second of a large matrix product here, measured for `seconds`.
+
+    >>> measure_speed(torch.device("cpu"), torch.float32, seconds=0.01) > 1e6
+    True
+    """
+    size = 4096 if device.type == "cuda" else 512
+    matrix = torch.ones(size, size, device=device, dtype=dtype)
+    _finish(matrix @ matrix)
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        _finish(matrix @ matrix)
+        done += 1
+    return done * 2 * size**3 / (time.perf_counter() - start)
+
+
+def _finish(result: torch.Tensor) -> None:
+    # Reading one value waits for the device.
+    result[0, 0].item()
 
 
 def _check_placement(offload: str, attention: str, device: torch.device) -> None:

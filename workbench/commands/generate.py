@@ -1,0 +1,103 @@
+"""`pare generate`: one video from a prompt, with everything that made it written inside."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pare.errors import InputError
+from pare.progress import Progress, silent
+from pare.versions import versions
+from workbench.plan import duration, forwards_per_clip, plan, render_plan
+from workbench.settings import RunSettings
+
+
+def generate(
+    model: str,
+    *,
+    prompt: str,
+    out: str | Path,
+    progress: Progress = silent,
+    load: Callable[..., Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Generate one video and write it as an mp4 that carries model, prompt, settings and versions.
+
+    `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. Progress is reported
+    after every denoising step, and a `Cancelled` raised from it stops there, with nothing written. Returns the video's
+    path, the model's identity, the settings and the seconds. With `dry_run` only the plan is returned. Raises
+    `InputError` for anything that could not work, before the model is loaded.
+    """
+    import numpy as np
+    import torch
+
+    from pare import models
+    from pare.video import check_video_path, write_video
+
+    if not prompt.strip():
+        raise InputError("--prompt", got="nothing", expected="a few words", fix='for example --prompt "a red 7"')
+    check_video_path(out)
+    run = RunSettings.of(**settings).filled(model)
+    if run.dry_run:
+        device = models.check_device(run.device)
+        speed = models.measure_speed(device, models.check_dtype(run.dtype, device))
+        return plan(model, run, device=str(device), forwards=forwards_per_clip(run), flops_per_second=speed)
+    images = {name: _read_image(path) for name in ("image", "last_image") if (path := getattr(run, name))}
+    identity = models.model_identity(model)
+    steps = run.steps or 0
+    progress(0, steps, "loading the model")
+    pipe = (load or models.load_pipeline)(model, **run.loading)
+
+    def after_step(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        progress(step + 1, steps, f"step {step + 1} of {steps}")
+        return tensors
+
+    progress(0, steps, f"generating {run.frames} video frames")
+    start, scheduler = time.perf_counter(), pipe.scheduler
+    try:
+        models.set_flow_shift(pipe, run.shift or 1.0)
+        video = pipe(
+            prompt=prompt,
+            negative_prompt=run.negative_prompt,
+            height=run.height,
+            width=run.width,
+            num_frames=run.frames,
+            num_inference_steps=steps,
+            guidance_scale=run.guidance,
+            generator=torch.Generator("cpu").manual_seed(run.seed),
+            callback_on_step_end=after_step,
+            output_type="np",
+            **images,
+        ).frames[0]
+    finally:
+        # The pipeline may be shared with the next command, so it is left as it was found, whatever happened.
+        pipe.scheduler = scheduler
+        pipe.maybe_free_model_hooks()
+    seconds = time.perf_counter() - start
+    about = {"model": identity, "prompt": prompt, "settings": run.model_dump(exclude={"dry_run"})}
+    frames = np.round(np.clip(video, 0, 1) * 255).astype(np.uint8)
+    write_video(frames, out, run.fps or 1.0, {"schema": "pare-video/1", **about, "versions": versions()})
+    return {"video": str(out), **about, "seconds": seconds}
+
+
+def render(result: dict[str, Any]) -> str:
+    """The result for people."""
+    if result.get("dry_run"):
+        return render_plan(result)
+    run = result["settings"]
+    return (
+        f"{result['video']}: {run['frames']} video frames of {run['height']} x {run['width']}, {run['steps']} steps, "
+        f"guidance {run['guidance']}, seed {run['seed']}, in {duration(result['seconds'])}"
+    )
+
+
+def _read_image(path: str) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(Path(path).expanduser()) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(
+            "--image", got=f"{path}, which cannot be read", expected="an image file", fix="use PNG or JPEG"
+        ) from error

@@ -1,0 +1,136 @@
+"""What a run will cost, before it starts: parameters, tokens, operations, memory, time."""
+
+from typing import Any
+
+from pare import cost, reference
+from pare.geometry import latent_frames, tokens
+from workbench.settings import RunSettings
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def plan(
+    model: str,
+    settings: RunSettings,
+    *,
+    device: str,
+    forwards: int,
+    clips: int = 1,
+    flops_per_second: float | None = None,
+    disk_bytes: int | None = None,
+) -> dict[str, Any]:
+    """Cost of `clips` clips of `forwards` transformer forwards each, from the model's geometry alone.
+
+    `device` is where it will run (a resolved name, since it decides what precision auto means); `flops_per_second`,
+    when measured, gives the time; `disk_bytes`, when known, is what will be written. Text encoder and VAE are counted
+    by the size of their files, where these are at hand.
+    """
+    geometry = reference.model_geometry(model)
+    clip = settings.clip
+    dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
+    forward = cost.flops(geometry, clip).total
+    total = forward * forwards * clips
+    memory = cost.memory(geometry, clip, bytes_per_value=BYTES[dtype])
+    others = encoder_bytes(model)
+    return {
+        "dry_run": True,
+        "model": model,
+        "device": device,
+        "dtype": dtype,
+        "clip": {"height": clip.height, "width": clip.width, "frames": clip.frames},
+        "parameters": cost.parameters(geometry).total,
+        "latent_frames": latent_frames(geometry, clip.frames),
+        "tokens": tokens(geometry, clip),
+        "clips": clips,
+        "forwards": forwards * clips,
+        "flops_per_forward": forward,
+        "flops": total,
+        "memory": {
+            "transformer": memory.weights,
+            "activations": memory.activations,
+            "encoders_and_vae": others,
+            "total": memory.total + (others or 0),
+        },
+        "seconds": None if flops_per_second is None else total / flops_per_second,
+        "flops_per_second": flops_per_second,
+        "disk_bytes": disk_bytes,
+        "settings": settings.model_dump(),
+    }
+
+
+def encoder_bytes(model: str) -> int | None:
+    """Bytes of the weights around the transformer, as stored; None when they are not on this machine."""
+    known = reference.resolve(model)
+    if known.kind == "preset":
+        return None
+    folder = reference.description_folder(known)
+    files = [path for path in folder.glob("*/*.safetensors") if path.parent.name != "transformer"]
+    return sum(path.stat().st_size for path in files) or None
+
+
+def forwards_per_clip(settings: RunSettings) -> int:
+    """Transformer forwards of one generated clip: steps, twice with guidance."""
+    assert settings.steps is not None and settings.guidance is not None
+    return settings.steps * (2 if settings.guidance > 1 else 1)
+
+
+def render_plan(result: dict[str, Any]) -> str:
+    """A plan for people: one fact a line."""
+    clip, memory = result["clip"], result["memory"]
+    lines = [
+        f"plan for {result['model']} on {result['device']} in {result['dtype']} (nothing was run)",
+        f"clip        {clip['height']} x {clip['width']} pixels, {clip['frames']} video frames",
+        f"tokens      {result['tokens']:,} in {result['latent_frames']} latent frames",
+        f"parameters  {result['parameters']:,}",
+        f"work        {result['clips']} clip(s), {result['forwards']} forwards of {tera(result['flops_per_forward'])}, "
+        f"{tera(result['flops'])} in all",
+        f"memory      {gibi(memory['total'])}: transformer {gibi(memory['transformer'])}, activations "
+        f"{gibi(memory['activations'])}, "
+        + (
+            f"encoders and VAE {gibi(memory['encoders_and_vae'])}" if memory["encoders_and_vae"] else "without encoders"
+        ),
+    ]
+    if result["disk_bytes"] is not None:
+        lines.append(f"disk        {gibi(result['disk_bytes'])}")
+    if result["seconds"] is not None:
+        lines.append(
+            f"time        about {duration(result['seconds'])} at the {tera(result['flops_per_second'])}/s that a matrix "
+            "product reaches here"
+        )
+    return "\n".join(lines)
+
+
+def tera(flops: float) -> str:
+    """Operations for people.
+
+    >>> tera(1678.3e12), tera(2.5e9), tera(3e5)
+    ('1,678.3 TFLOP', '2.5 GFLOP', '0.3 MFLOP')
+    """
+    for size, unit in ((1e12, "TFLOP"), (1e9, "GFLOP")):
+        if flops >= size:
+            return f"{flops / size:,.1f} {unit}"
+    return f"{flops / 1e6:,.1f} MFLOP"
+
+
+def gibi(size: float) -> str:
+    """Bytes for people.
+
+    >>> gibi(3 * 2**30), gibi(5 * 2**20), gibi(2048)
+    ('3.0 GiB', '5.0 MiB', '2.0 KiB')
+    """
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size / 2**10:,.1f} KiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(0.4), duration(75), duration(7300)
+    ('0.4 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
