@@ -69,6 +69,7 @@ def prepare(
     for name in RESERVED:
         if name in arguments:
             raise InputError(f"{command} {name}", got="a value", expected="none in a job", fix=f"leave {name} out")
+    by_caller = [parameter for name, parameter in expected.parameters.items() if name not in RESERVED]
     ready = {name: _plain(value) for name, value in arguments.items()}
     if "device" in expected.parameters or ("load" in expected.parameters and _open_ended(expected)):
         given = ready.get("device")
@@ -76,9 +77,9 @@ def prepare(
             raise InputError("--device", got=given, expected=f"{device}, the job's own", fix=f"submit to {given}")
         ready["device"] = device
     try:
-        expected.bind(**ready)
+        expected.replace(parameters=by_caller).bind(**ready)
     except TypeError as error:
-        usage = ", ".join(name for name in expected.parameters if name not in RESERVED)
+        usage = ", ".join(parameter.name for parameter in by_caller)
         raise InputError(f"{command} arguments", got=error, expected=usage, fix="add or correct the argument") from None
     for name, value in ready.items():
         if isinstance(value, str) and value:
