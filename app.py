@@ -1,8 +1,13 @@
 """The workbench: its pages and their order. `streamlit run app.py` works; `pare app` adds the routes for videos."""
 
+from pathlib import Path
+
 import streamlit as st
 
-st.set_page_config(page_title="PARE Workbench", page_icon=":material/grid_view:", layout="wide")
+ICON = Path(__file__).resolve().parent / "workbench" / "icon.svg"
+
+st.set_page_config(page_title="PARE Workbench", page_icon=ICON, layout="wide")
+st.logo(ICON, size="large")
 st.navigation(
     [
         st.Page("workbench/pages/heads.py", title="Heads", icon=":material/grid_view:", default=True),

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 SHARE = 2 / 3
 """A role concentrates where this share of its heads lies in at most half of the blocks, in a row."""
 LEVEL = 0.01
 """… and where heads dealt at random to the blocks do so less often than this."""
 SHUFFLES = 2000
+LEVEL_OF_CHANGE = 0.05
 
 
 @dataclass(frozen=True)
@@ -51,24 +53,26 @@ def concentration(members: np.ndarray, seed: int = 0) -> Concentration | None:
     return Concentration(int(first[0]), int(last[0]), int(inside[0]), heads, chance)
 
 
-def changing_heads(mean: np.ndarray, error: np.ndarray, tau_s: float, tau_t: float) -> np.ndarray:
+def changing_heads(mean: np.ndarray, error: np.ndarray, tau_s: float, tau_t: float, samples: int) -> np.ndarray:
     """Heads [block, head] whose role at one step differs from that at another, beyond their 95 % intervals.
 
-    `mean` and `error` [step, block, head] are the ratio and its standard error over samples. A step counts for a role
-    only when its interval (mean ± 1.96 errors) lies wholly inside the role; an unknown error counts as 0.
+    `mean` and `error` [step, block, head] are the ratio and its standard error over `samples`. A step counts for a role
+    only when its interval lies wholly inside the role. The intervals hold together over all steps (Student's t,
+    Bonferroni); an unknown error (one sample) counts as 0.
     """
-    margin = 1.96 * np.nan_to_num(error)
+    quantile = stdtrit(samples - 1, 1 - LEVEL_OF_CHANGE / 2 / len(mean)) if samples > 1 else 0.0
+    margin = quantile * np.nan_to_num(error)
     low, high = mean - margin, mean + margin
     certain = np.stack([low > tau_s, (low >= tau_t) & (high <= tau_s), high < tau_t])
     return certain.any(axis=1).sum(axis=0) > 1
 
 
 def finding(ratio: np.ndarray, mean: np.ndarray, error: np.ndarray, *, tau_s: float, tau_t: float, samples: int) -> str:
-    """The sentence for a view: `ratio` [block, head] overall, `mean` and `error` [step, block, head], n samples.
+    r"""The sentence for a view: `ratio` [block, head] overall, `mean` and `error` [step, block, head], n samples.
 
     >>> ratio = np.full((8, 10), 0.5); ratio[4:6, :8] = 0.1
     >>> finding(ratio, ratio[None], np.zeros((1, 8, 10)), tau_s=0.7, tau_t=0.3, samples=4)
-    'Temporal heads concentrate in blocks 4–5 (16 of 16, chance gives 4). n = 4 samples.'
+    'Temporal heads concentrate in blocks 4–5 (16 of 16, chance gives 4). n\xa0=\xa04\xa0samples.'
     """
     seen = ~np.isnan(ratio)
     if not seen.any():
@@ -76,11 +80,11 @@ def finding(ratio: np.ndarray, mean: np.ndarray, error: np.ndarray, *, tau_s: fl
     roles = {"Temporal": ratio < tau_t, "Spatial": ratio > tau_s}
     parts = [_where(roles)]
     if len(mean) > 1:
-        changed = int(changing_heads(mean, error, tau_s, tau_t).sum())
+        changed = int(changing_heads(mean, error, tau_s, tau_t, samples).sum())
         verb = "changes" if changed == 1 else "change"
         certainty = " beyond the 95 % intervals" if samples > 1 else ""
-        parts.append(f"{changed or 'none'} of {int(seen.sum())} heads {verb} role with the timestep{certainty}")
-    return "; ".join(parts) + f". n = {samples} sample{'s' if samples != 1 else ''}."
+        parts.append(f"{changed or 'none'} of {int(seen.sum())} {verb} role with the timestep{certainty}")
+    return "; ".join(parts) + f". n\u00a0=\u00a0{samples}\u00a0sample{'s' if samples != 1 else ''}."
 
 
 def _where(roles: dict[str, np.ndarray]) -> str:

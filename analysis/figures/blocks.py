@@ -21,6 +21,7 @@ def residual_map(
         x=[f"{step:.0f}" for step in steps],
         y=list(range(np.shape(values)[1])),
         zmin=0,
+        zmax=float(np.nanmax(values)) if np.isfinite(values).any() else 1.0,
         colorscale="Viridis",
         colorbar={"title": {"text": name, "side": "right"}, "thickness": 10, "outlinewidth": 0},
         hovertemplate=f"block %{{y}} · t %{{x}} · %{{z:.3f}} · n {samples}<extra></extra>",

@@ -17,18 +17,18 @@ def ratio_over_timesteps(
     """
     figure = empty_figure(x="timestep t", y="ratio r", height=height)
     frame = frame.sort_values("timestep", ascending=False)
-    for low, high, role in ((tau_s, 1.0, "S"), (0.0, tau_t, "T")):
-        figure.add_hrect(y0=low, y1=high, fillcolor=rgba(ROLE_COLORS[role], 0.10), line_width=0, layer="below")
-        place = {"S": "top right", "T": "bottom right"}[role]
+    for low, high, role, edge in ((tau_s, 1.0, "S", "top"), (0.0, tau_t, "T", "bottom")):
+        figure.add_hrect(y0=low, y1=high, fillcolor=rgba(ROLE_COLORS[role], 0.14), line_width=0, layer="below")
         figure.add_annotation(
-            x=1, xref="paper", xanchor="right", y=high if role == "S" else low, yanchor=place.split()[0],
-            text=ROLE_NAMES[role], showarrow=False, font={"size": 11, "color": ROLE_COLORS[role]},
+            x=0.99, xref="paper", xanchor="right", y=high if edge == "top" else low, yanchor=edge,
+            text=f"{role} {ROLE_NAMES[role]}", showarrow=False, font={"size": 11},
         )  # fmt: skip
     figure.add_hline(y=uniform, line={"color": GUIDE, "width": 1, "dash": "dot"})
     figure.add_annotation(
-        x=0, xref="paper", xanchor="left", y=uniform, yanchor="bottom", showarrow=False,
-        text=f"uniform {uniform:.3f}", font={"size": 11, "color": "gray"},
+        x=1.01, xref="paper", xanchor="left", y=uniform, yanchor="middle", showarrow=False,
+        text=f"1/{round(1 / uniform)}", font={"size": 11}, hovertext=f"uniform attention: {uniform:.3f}",
     )  # fmt: skip
+    figure.update_layout(margin={"r": 34})
     known = frame.dropna(subset=["low", "high"])
     figure.add_scatter(
         x=pd.concat([known["timestep"], known["timestep"][::-1]]),

@@ -29,7 +29,7 @@ def test_ratio_over_timesteps_runs_from_noise_to_picture():
     band = trace(figure, "95 % interval")
     assert list(band.x) == [900, 500, 100, 100, 500, 900]
     assert list(band.y) == [0.9, 0.6, 0.15, 0.05, 0.4, 0.75]
-    assert any("uniform 0.111" in mark.text for mark in figure.layout.annotations)
+    assert any(mark.text == "1/9" and mark.y == 1 / 9 for mark in figure.layout.annotations)
     assert {shape.y0 for shape in figure.layout.shapes} >= {0.7, 0.0, 1 / 9}
 
 

@@ -1,0 +1,108 @@
+"""What pages read from a run, cached by the run's folder and the time of its last change."""
+
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from analysis.aggregate import Cells, head_by_sample, read_cells
+from analysis.importance import run_importance
+from analysis.runs import Run
+from workbench.state import Facts, Selection
+
+
+def open_run(folder: Path) -> Run:
+    """The run in `folder`, read again when it has changed on disk. Raises `InputError` for an unreadable one."""
+    return _open(str(folder), stamp(folder))
+
+
+def stamp(folder: Path) -> tuple[int, ...]:
+    """Changes whenever the capture behind a run writes something."""
+    parts = [folder / name for name in ("run.json", "summary.safetensors", "samples")]
+    return tuple(part.stat().st_mtime_ns for part in parts if part.exists())
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _open(folder: str, _stamp: tuple[int, ...]) -> Run:
+    return Run.open(folder)
+
+
+def facts_of(run: Run | None, name: str | None) -> Facts:
+    """The bounds that the open run sets for a selection."""
+    if run is None:
+        return Facts()
+    geometry = run.geometry
+    return Facts(name, geometry.blocks, geometry.heads, len(run.timesteps), len(run.manifest.samples), run.branches)
+
+
+def chosen_steps(selection: Selection) -> list[int] | None:
+    """Step indices of the selection's range; None = all."""
+    if selection.first_step is None or selection.last_step is None:
+        return None
+    return list(range(selection.first_step, selection.last_step + 1))
+
+
+def cells(run: Run, name: str, selection: Selection) -> Cells:
+    """A statistic in the part of the run that the selection names."""
+    return _cells(str(run.folder), stamp(run.folder), name, selection.sample, selection.branch, chosen_steps(selection))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _cells(
+    folder: str, when: tuple[int, ...], name: str, sample: int | None, branch: str | None, steps: list[int] | None
+) -> Cells:
+    return read_cells(_open(folder, when), name, sample=sample, branch=branch, steps=steps)
+
+
+def head_values(run: Run, block: int, head: int, selection: Selection) -> np.ndarray:
+    """One head's ratios [sample, step] in the part of the run that the selection names."""
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _head_values(str(run.folder), stamp(run.folder), block, head, *part)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _head_values(
+    folder: str,
+    when: tuple[int, ...],
+    block: int,
+    head: int,
+    sample: int | None,
+    branch: str | None,
+    steps: list[int] | None,
+) -> np.ndarray:
+    return head_by_sample(_open(folder, when), block, head, sample=sample, branch=branch, steps=steps)
+
+
+def importance(run: Run) -> np.ndarray | None:
+    """Importance of every self-attention head over the whole run (Eq. 3) [block, head]; None where not captured."""
+    if "self/value_norm" not in run.statistics:
+        return None
+    return _importance(str(run.folder), stamp(run.folder))
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _importance(folder: str, when: tuple[int, ...]) -> np.ndarray:
+    return run_importance(_open(folder, when))["self"]
+
+
+def default_run(names: list[str]) -> str | None:
+    """The run to open when none is asked for: the first of a named folder, else the bundled one, else the first."""
+    named = [name for name in names if name.split("/")[0] not in ("data", "workspace")]
+    bundled = [name for name in names if name == "data/runs/demo"]
+    return next(iter([*named, *bundled, *names]), None)
+
+
+def relative_residual(run: Run, selection: Selection) -> tuple[np.ndarray, int]:
+    """‖B(x) − x‖ / ‖x‖ [step, block], mean over samples and branches of the view, and the n of samples behind it."""
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _relative_residual(str(run.folder), stamp(run.folder), *part)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _relative_residual(
+    folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
+) -> tuple[np.ndarray, int]:
+    frame = _open(folder, when).blocks(None if sample is None else [sample], branch, steps)
+    frame["relative"] = frame["residual_norm"] / frame["input_norm"]
+    table = frame.pivot_table(values="relative", index="step", columns="block", aggfunc="mean", observed=True)
+    return table.to_numpy(), int(frame["sample"].nunique())

@@ -1,0 +1,118 @@
+"""A prompt, a button, a job, a video: the model answers on the page that shows its heads."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pare.geometry import DEMO
+from workbench.components.copy_button.component import copy_button
+from workbench.jobs.job import Job, State
+from workbench.pages.job_view import show_progress, show_video
+from workbench.pages.shell import guard, jobs_of
+from workbench.pages.text import command_line, plain, short_path
+from workbench.places import Places
+
+PROMPT = "a red 7 moving up and left, fast"
+POLL_SECONDS = 0.5
+
+
+def models(places: Places) -> dict[str, str]:
+    """Shown name → MODEL of the commands: the bundled demo, then the pipelines in the named folders and the workspace."""
+    found = {"demo": "demo"} if (DEMO / "model_index.json").is_file() else {}
+    for name in places.pipelines():
+        folder = places.find(name)
+        if folder != DEMO.resolve():
+            found[name] = str(folder)
+    return found
+
+
+def show_generate_panel(places: Places) -> None:
+    """Draw the panel; the last generation of the workspace shows, so that it survives reload and a second tab."""
+    st.subheader("Generate a video")
+    choices = models(places)
+    if not choices:
+        st.markdown("No model to generate with. `make demo` builds the bundled one.")
+        return
+    with st.form("generate", border=False):
+        prompt = st.text_input("Prompt", PROMPT, key="prompt", max_chars=500)
+        model_column, steps_column, seed_column, button_column = st.columns([3, 2, 2, 3], vertical_alignment="bottom")
+        with model_column:
+            model = st.selectbox("Model", list(choices), key="generate_model")
+        with steps_column:
+            steps = st.number_input("Steps", 1, 1000, 20, key="generate_steps")
+        with seed_column:
+            seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="generate_seed")
+        with button_column:
+            wanted = st.form_submit_button("Generate", width="stretch")
+    if wanted:
+        with guard("generate"):
+            arguments = {"model": choices[model], "prompt": prompt, "steps": steps, "seed": seed, "out": "video.mp4"}
+            jobs_of(places).submit("generate", arguments)
+    _show_last(places)
+
+
+def last_generation(places: Places) -> Job | None:
+    """The newest generation job of the workspace, or None."""
+    if not (places.workspace / "jobs.sqlite3").is_file():
+        return None
+    jobs = jobs_of(places).list(command="generate", limit=50)
+    return max(jobs, key=lambda job: job.created, default=None)
+
+
+def _show_last(places: Places) -> None:
+    job = last_generation(places)
+    if job is None:
+        return
+    active = job.active
+
+    def watch() -> None:
+        with guard("generate"):
+            now = last_generation(places)
+            if now is None:
+                return
+            if active and not now.active:
+                st.rerun()
+            _show_generation(places, now)
+
+    st.fragment(watch, run_every=POLL_SECONDS if active else None)()
+
+
+def _show_generation(places: Places, job: Job) -> None:
+    prompt = str(job.arguments.get("prompt", ""))
+    if job.active:
+        show_progress(job)
+        st.button(
+            "Cancel",
+            key=f"cancel-{job.id}",
+            on_click=lambda: jobs_of(places).cancel(job.id),
+            disabled=job.state is State.CANCELLING,
+        )
+        return
+    video = next((path for path in jobs_of(places).artefacts(job.id) if path.suffix == ".mp4"), None)
+    if video is not None:
+        picture, words = st.columns([2, 3])
+        with picture:
+            show_video(places, video, f"Generated video: {prompt}")
+        with words:
+            st.markdown(f"“{plain(prompt)}”")
+            show_progress(job)
+            copy_button("Copy as command line", generate_command(job), key="copy_generate_command")
+    else:
+        st.markdown(f"“{plain(prompt)}”")
+        show_progress(job)
+
+
+def generate_command(job: Job) -> str:
+    """The command line that makes the same video."""
+    arguments: dict[str, Any] = dict(job.arguments)
+    model = str(arguments.get("model", "demo"))
+    known = model if not Path(model).is_absolute() else short_path(Path(model))
+    return command_line(
+        "generate",
+        known,
+        prompt=arguments.get("prompt"),
+        steps=arguments.get("steps"),
+        seed=arguments.get("seed"),
+        out="video.mp4",
+    )

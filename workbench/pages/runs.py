@@ -1,0 +1,59 @@
+"""Runs: the captures in data/, in the workspace and in the named folders; one click opens one."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from analysis.runs import Run
+from pare.errors import InputError
+from workbench.pages import data
+from workbench.pages.shell import choose, empty_state, guard, open_shell
+from workbench.pages.text import file_size, plain
+from workbench.places import Places
+
+WIDTHS = [4, 3, 2, 2, 2, 2, 2]
+HEADINGS = ("Run", "Model", "Mode", "Samples", "Steps", "Size", "")
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the run's own files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def show_run(name: str, run: Run, *, is_open: bool) -> None:
+    """One line: what was captured, and the button that opens it."""
+    columns = st.columns(WIDTHS, vertical_alignment="center")
+    done, planned = len(run.finished), len(run.manifest.samples)
+    geometry = run.geometry
+    columns[0].markdown(f"**{plain(name)}**")
+    columns[1].markdown(f"{plain(run.model_id)}  \n{geometry.blocks} × {geometry.heads} heads")
+    columns[2].markdown(run.manifest.mode)
+    columns[3].markdown(f"{done}" if run.complete else f"{done} of {planned}")
+    columns[4].markdown(str(len(run.timesteps)))
+    columns[5].markdown(file_size(folder_size(run.folder)))
+    if columns[6].button("Opened" if is_open else "Open", key=f"open-{name}", disabled=is_open, width="stretch"):
+        choose(run=name, block=None, head=None, sample=None)
+        st.switch_page("workbench/pages/heads.py")
+
+
+def show_page(places: Places, opened: str | None) -> None:
+    names = places.runs()
+    if not names:
+        empty_state(places)
+        return
+    st.title("Runs", anchor=False)
+    for column, heading in zip(st.columns(WIDTHS), HEADINGS, strict=True):
+        column.caption(heading)
+    for name in names:
+        try:
+            run = data.open_run(places.find(name))
+        except InputError as error:
+            st.error(f"**{plain(name)}** {plain(error)}", icon=":material/error:")
+            continue
+        with guard(name):
+            show_run(name, run, is_open=name == opened)
+
+
+shell = open_shell()
+with guard("runs"):
+    show_page(shell.places, shell.selection.run)

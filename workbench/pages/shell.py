@@ -1,0 +1,189 @@
+"""What every page has around it: the open run, the selection, the sidebar, and errors that leave the page alive."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from analysis.runs import Run
+from pare.errors import InputError
+from workbench.jobs.api import Jobs, open_workspace
+from workbench.pages.data import default_run, facts_of, open_run
+from workbench.pages.text import plain, short_path
+from workbench.places import Places
+from workbench.state import Selection, current, requested_run, update
+
+STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding: 3.75rem 2.5rem 3rem; max-width: 1600px; }
+[data-testid="stMainBlockContainer"] h1 { font-size: 1.25rem; font-weight: 600; line-height: 1.4; padding: 0; }
+[data-testid="stMainBlockContainer"] h3 { font-size: 1.05rem; font-weight: 600; padding: 0 0 0.4rem; }
+video { width: 100%; max-width: 320px; border-radius: 6px; image-rendering: pixelated; display: block; }
+</style>"""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """One run of a page: where it may read, the open run (None: none found or unreadable) and the selection."""
+
+    places: Places
+    run: Run | None
+    selection: Selection
+
+    def choose(self, **values: Any) -> None:
+        """Change the selection and its link; the next run of the page shows it."""
+        choose(**values)
+
+
+def choose(**values: Any) -> None:
+    """Change the session's selection: what a widget's callback does."""
+    selection = st.session_state["shown_selection"].changed(**values)
+    st.session_state["shown_selection"] = selection
+    update(st.session_state, st.query_params, selection)
+
+
+@contextmanager
+def guard(what: str) -> Iterator[None]:
+    """One panel: bad input and failures show as one line (what, got, expected, fix); the rest of the page goes on."""
+    try:
+        yield
+    except InputError as error:
+        st.error(plain(error), icon=":material/error:")
+    except Exception as error:  # a page stays alive whatever one panel meets; the log has the traceback
+        logging.getLogger(__name__).exception("%s failed", what)
+        line = InputError(
+            what, got=f"{type(error).__name__}: {error}", expected="no failure", fix="see the server's log"
+        )
+        st.error(plain(line), icon=":material/error:")
+
+
+def open_shell(*, poll_jobs: bool = True) -> Shell:
+    """Read the selection, open its run and draw the sidebar; notes on bad values of the link show once.
+
+    `poll_jobs` is off on pages that watch jobs themselves, so that one fragment polls at most.
+    """
+    st.html(STYLE)
+    places = Places.from_environment()
+    names = places.runs()
+    asked = requested_run(st.session_state, st.query_params)
+    name = asked if asked in names else default_run(names)
+    run: Run | None = None
+    with guard("run"):
+        run = open_run(places.find(name)) if name else None
+    facts = facts_of(run, name)
+    selection, notes = current(st.session_state, st.query_params, facts)
+    st.session_state["shown_selection"] = selection
+    for note in notes:
+        st.warning("Link: " + plain(note), icon=":material/link_off:")
+    with st.sidebar:
+        _run_picker(names, name)
+        if run is not None:
+            _filters(run, selection)
+        with guard("jobs"):
+            jobs_badge(places, poll=poll_jobs)
+    return Shell(places, run, selection)
+
+
+def jobs_of(places: Places) -> Jobs:
+    """The jobs of the workspace; the folder is made when first needed."""
+    return open_workspace(places.workspace)
+
+
+def active_jobs(places: Places) -> int:
+    """How many jobs are queued or in work; 0 without creating anything where there is no workspace yet."""
+    if not (places.workspace / "jobs.sqlite3").is_file():
+        return 0
+    return sum(jobs_of(places).summary().values())
+
+
+def jobs_badge(places: Places, *, poll: bool) -> None:
+    """ "N running" in the sidebar, kept up to date while something is active."""
+    count = active_jobs(places)
+
+    def badge() -> None:
+        now = active_jobs(places)
+        if now:
+            st.badge(f"{now} job{'s' if now > 1 else ''} running", icon=":material/hourglass_top:")
+        elif count:
+            st.rerun()
+
+    st.fragment(badge, run_every=2.0 if poll and count else None)()
+
+
+def bind(key: str, value: Any, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Arguments that tie a widget to the selection: it shows `value`, and `read` turns a change into fields."""
+    st.session_state[key] = value
+
+    def changed() -> None:
+        choose(**read(st.session_state[key]))
+
+    return {"key": key, "on_change": changed}
+
+
+def _run_picker(names: list[str], name: str | None) -> None:
+    if not names:
+        st.caption("No run found")
+        return
+    index = names.index(name) if name in names else None
+    st.session_state["run_picker"] = names[index] if index is not None else None
+    st.selectbox(
+        "Run",
+        names,
+        key="run_picker",
+        on_change=lambda: choose(run=st.session_state["run_picker"], block=None, head=None, sample=None),
+        help="Runs in data/, in the workspace and in the folders named at start.",
+    )
+
+
+def _filters(run: Run, selection: Selection) -> None:
+    steps, samples = len(run.timesteps), len(run.manifest.samples)
+    if len(run.branches) > 1:
+        st.selectbox(
+            "Branch",
+            ["both", *run.branches],
+            **bind("branch_filter", selection.branch or "both", lambda now: {"branch": None if now == "both" else now}),
+        )
+    if steps > 1:
+        whole = (0, steps - 1)
+        shown = whole if selection.first_step is None else (selection.first_step, selection.last_step)
+        st.slider(
+            "Steps",
+            0,
+            steps - 1,
+            help="Step 0 is the noisiest: "
+            + plain(f"t = {run.timesteps[0]:.0f} at step 0, {run.timesteps[-1]:.0f} at step {steps - 1}."),
+            **bind(
+                "step_filter",
+                shown,
+                lambda now: _step_range(None if tuple(now) == whole else now),
+            ),
+        )
+    if samples > 1:
+        st.selectbox(
+            "Sample",
+            range(-1, samples),
+            format_func=lambda one: f"all {samples}" if one < 0 else f"{one} · {run.manifest.samples[one].prompt}",
+            **bind(
+                "sample_filter",
+                -1 if selection.sample is None else selection.sample,
+                lambda now: {"sample": now if now >= 0 else None},
+            ),
+        )
+
+
+def _step_range(steps: tuple[int, int] | None) -> dict[str, int | None]:
+    first, last = steps or (None, None)
+    return {"first_step": first, "last_step": last}
+
+
+def empty_state(places: Places) -> None:
+    """What to do when there is no run: the command that makes one."""
+    st.title("No run to look at yet")
+    st.markdown(
+        "A run is one capture of what a model's heads do. This command makes one from the bundled demo model "
+        "on any laptop; it shows here as soon as its first sample is written."
+    )
+    st.code(f"pare capture demo --out {short_path(places.workspace / 'runs' / 'demo')}", language="bash")
+    st.markdown("To look at captures you have, name their folder: `pare app FOLDER`.")

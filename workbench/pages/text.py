@@ -1,0 +1,65 @@
+"""Words and numbers as pages show them: escaped, short, with their units."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^=&])")
+
+
+def plain(text: object) -> str:
+    """Text that Streamlit's Markdown shows as it is, on one line, whatever it holds.
+
+    >>> plain("a *b* $c$ :red[d]")
+    'a \\\\*b\\\\* \\\\$c\\\\$ \\\\:red\\\\[d\\\\]'
+    """
+    return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def duration(seconds: float | None) -> str:
+    """A time span for people; nothing for an unknown one.
+
+    >>> [duration(s) for s in (None, 4.2, 90, 5400)]
+    ['', '4 s', '1 min 30 s', '1 h 30 min']
+    """
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def file_size(count: float) -> str:
+    """Bytes for people, in powers of 1000.
+
+    >>> [file_size(n) for n in (12, 3_400, 5_600_000)]
+    ['12 B', '3.4 kB', '5.6 MB']
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.2g} {unit}"
+
+
+def command_line(command: str, *words: object, **flags: object) -> str:
+    """A `pare` command that a shell takes as it is; flags that are None are left out.
+
+    >>> command_line("mask", "my run", out="m.safetensors", tau_s=0.7, branch=None)
+    "pare mask 'my run' --out m.safetensors --tau-s 0.7"
+    """
+    parts = ["pare", command, *map(str, words)]
+    for name, value in flags.items():
+        if value is not None:
+            parts += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(parts)
+
+
+def short_path(path: Path) -> str:
+    """A path as a person would type it here: relative where it lies below the current folder."""
+    here = Path(os.getcwd())
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
