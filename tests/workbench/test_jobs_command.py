@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pare.errors import InputError
@@ -25,9 +26,9 @@ COMMANDS = "tests.workbench.job_commands"
 def workspace(tmp_path: Path) -> Iterator[str]:
     workspace = tmp_path / "workspace"
     yield str(workspace)
-    if workspace.exists():
-        for worker in open_workspace(workspace).workers():
-            worker.identity.kill()
+    for process in psutil.process_iter(["cmdline"]):
+        if str(workspace) in (process.info["cmdline"] or ()):
+            process.kill()
 
 
 def test_submit_list_status_log_cancel_resume(workspace: str) -> None:

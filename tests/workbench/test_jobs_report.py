@@ -91,6 +91,19 @@ def test_the_rate_is_this_attempt_s_own(work: tuple[CountingStore, Job]) -> None
     assert report.rate is None
 
 
+def test_preparation_before_the_first_unit_does_not_count(work: tuple[CountingStore, Job]) -> None:
+    store, job = work
+    clock = Clock()
+    report = Report(store, job, threading.Event(), clock)
+    report(0, 10, "loading the model")
+    clock.now += 300.0
+    report(0, 10, "generating")
+    for done in (1, 2, 3):
+        clock.now += 1.5
+        report(done, 10)
+    assert report.rate == pytest.approx(1 / 1.5) and report.seconds_per_unit == pytest.approx(1.5)
+
+
 def test_a_cancel_arrives_at_the_next_step(work: tuple[CountingStore, Job]) -> None:
     store, job = work
     clock = Clock()

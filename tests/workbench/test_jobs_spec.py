@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pare.errors import InputError
-from workbench.jobs.job import JOB_ID, check_device, check_id
+from workbench.jobs.device import check_device, fastest_device
+from workbench.jobs.job import JOB_ID, check_id
 from workbench.jobs.spec import new_id, prepare, signature
 from workbench.jobs.words import parse
 
@@ -84,10 +85,11 @@ def test_no_output_leaves_through_a_symbolic_link(tmp_path: Path) -> None:
 
 def test_inputs_become_absolute_when_they_are_there_and_text_stays_text(tmp_path: Path) -> None:
     (tmp_path / "models" / "mine").mkdir(parents=True)
-    (tmp_path / "demo").mkdir()
-    given = settled(tmp_path, "recall", here=tmp_path, model="models/mine", prompt="a red 7 and/or a 3", image="demo")
+    (tmp_path / "first.png").touch()
+    (tmp_path / "red").mkdir()
+    given = settled(tmp_path, "recall", here=tmp_path, model="models/mine", prompt="red", image="first.png", note="a/b")
     assert given["model"] == str(tmp_path / "models/mine")
-    assert (given["prompt"], given["image"]) == ("a red 7 and/or a 3", "demo")
+    assert (given["prompt"], given["note"], given["image"]) == ("red", "a/b", str(tmp_path / "first.png"))
     assert settled(tmp_path, "recall", here=tmp_path, model="org/name")["model"] == "org/name"
 
 
@@ -123,6 +125,28 @@ def test_devices() -> None:
     assert [check_device(name) for name in ("cpu", "cuda", "cuda:1", "mps")] == ["cpu", "cuda:0", "cuda:1", "mps"]
     with pytest.raises(InputError, match="--device"):
         check_device("../cpu")
+
+
+@pytest.mark.parametrize(
+    ("build", "hidden", "gpu", "expected"),
+    [
+        ("2.13.0", None, True, "cuda:0"),
+        ("2.13.0", "", True, ""),
+        ("2.13.0+cpu", None, True, ""),
+        ("2.13.0", None, False, ""),
+    ],
+)
+def test_auto_is_the_gpu_only_where_torch_can_use_one(
+    monkeypatch: pytest.MonkeyPatch, build: str, hidden: str | None, gpu: bool, expected: str
+) -> None:
+    monkeypatch.setattr("workbench.jobs.device.version", lambda name: build)
+    monkeypatch.setattr("workbench.jobs.device.shutil.which", lambda name: "/bin/true" if gpu else None)
+    monkeypatch.setattr("workbench.jobs.device.Path.exists", lambda path: gpu)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert fastest_device() == check_device("auto")
+    assert (fastest_device() == "cuda:0") == (expected == "cuda:0")
 
 
 def test_words_read_like_the_command_s_own() -> None:

@@ -1,5 +1,6 @@
 """The job table: who claims what, what a dead worker's jobs become, which changes of state there are."""
 
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -80,7 +81,7 @@ def test_several_processes_claim_each_job_exactly_once(store: Store) -> None:
     command = [sys.executable, "-c", CLAIM, str(store.path), str(ME.pid), str(ME.started)]
     claimers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT) for _ in range(4)]
     claimed = [claimer.communicate(timeout=60)[0].split() for claimer in claimers]
-    assert sorted(sum(claimed, [])) == sorted(names)
+    assert sorted(itertools.chain(*claimed)) == sorted(names)
     assert all(claimer.returncode == 0 for claimer in claimers)
 
 

@@ -35,12 +35,12 @@ def jobs_submit(
 ) -> dict[str, Any]:
     """Queues `pare COMMAND ARGUMENTS…` as a job, starts the device's worker, and returns at once (or `wait`s).
 
-    `device` defaults to the arguments' own `--device`, else cpu. Outputs with a relative name land in the job's folder.
+    `device` defaults to the arguments' own `--device`, else to this machine's fastest. Outputs with a relative name
+    land in the job's folder.
     """
     expected = signature(command, commands)
     given = parse(command, arguments, expected)
-    asked = given.get("device")
-    lane = device or (asked if asked not in (None, "auto") else "cpu")
+    lane = device or given.get("device") or "auto"
     jobs = open_workspace(workspace, commands=commands)
     job_id = jobs.submit(command, given, str(lane))
     if wait:

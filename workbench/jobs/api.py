@@ -13,8 +13,9 @@ from typing import Any
 
 from pare.errors import InputError
 from workbench.jobs import launch
+from workbench.jobs.device import check_device
 from workbench.jobs.folder import JobFolder
-from workbench.jobs.job import ACTIVE, RESUMABLE, Event, Job, State, Worker, check_device, check_id
+from workbench.jobs.job import ACTIVE, RESUMABLE, Event, Job, State, Worker, check_id
 from workbench.jobs.spec import COMMANDS, new_id, prepare
 from workbench.jobs.store import Store
 
@@ -52,10 +53,11 @@ class Jobs:
     commands: str = COMMANDS
 
     def submit(
-        self, command: str, arguments: Mapping[str, Any], device: str = "cpu", *, start: bool = True, name: str = ""
+        self, command: str, arguments: Mapping[str, Any], device: str = "auto", *, start: bool = True, name: str = ""
     ) -> str:
         """Queues one command with its keyword arguments and returns the job's id; starts the device's worker.
 
+        `device` is where it queues and runs (cpu, mps, cuda:0, …; auto: this machine's fastest).
         A relative `out` (or `csv`, `parquet`) lands in the job's own artefacts folder, an absolute one must lie in the
         workspace. Raises `InputError` for an unknown command, arguments that do not fit its signature or are not JSON,
         a path outside the workspace, a malformed device. `name` starts the id (default: the command).
@@ -139,23 +141,24 @@ class Jobs:
         self._get(job_id)
         return self._folder(job_id).path
 
-    def history(self, command: str, device: str, matching: Mapping[str, Any] | None = None) -> float | None:
+    def history(self, command: str, device: str = "auto", matching: Mapping[str, Any] | None = None) -> float | None:
         """Mean seconds per unit (sample, step) of the last finished jobs of this command on this device.
 
         `matching` keeps those with these arguments (for example `{"model": "demo", "height": 48}`). None: no such job.
         """
+        device = check_device(device)
         done = self.store.jobs(states=(State.DONE,), command=command, limit=50 * HISTORY)
         wanted = dict(matching or {}).items()
         costs = [
             job.seconds_per_unit
             for job in done
-            if job.device == check_device(device)
+            if job.device == device
             and job.seconds_per_unit is not None
             and all(job.arguments.get(name) == value for name, value in wanted)
         ][:HISTORY]
         return sum(costs) / len(costs) if costs else None
 
-    def ensure_worker(self, device: str = "cpu", *, idle_seconds: float = 600.0, threads: int | None = None) -> None:
+    def ensure_worker(self, device: str = "auto", *, idle_seconds: float = 600.0, threads: int | None = None) -> None:
         """Starts the device's worker unless it is there; ends one that no longer beats, so that its queue goes on.
 
         Any number of processes may call this at once: one worker stays. It outlives the caller, and exits when idle.

@@ -4,16 +4,16 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pare.files import write_bytes
+from pare.versions import versions
 from workbench.jobs.job import Job
 from workbench.jobs.logs import redact
 
 SCHEMA = "pare-job/1"
 TAIL_BYTES = 1 << 20
-PACKAGES = ("pare-workbench", "torch", "diffusers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -78,25 +78,5 @@ class JobFolder:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON beside `path` and renames it, so that a reader sees the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of this project and of what runs the models; a package that is not installed is left out."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Writes JSON in one piece, for people too."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

@@ -11,7 +11,6 @@ from pare.errors import InputError
 from workbench.jobs.process import Identity
 
 JOB_ID = re.compile(r"[a-z0-9-]{1,64}")
-DEVICE = re.compile(r"[a-z]{1,16}(:[0-9]{1,3})?")
 
 
 class State(StrEnum):
@@ -118,10 +117,3 @@ def check_id(job_id: str) -> str:
             "job id", got=repr(job_id), expected="1 to 64 of a-z, 0-9 and -", fix="take one from `pare jobs list`"
         )
     return job_id
-
-
-def check_device(device: str) -> str:
-    """The device itself when it is the name of one, such as cpu, mps, cuda:0 (a queue each)."""
-    if not DEVICE.fullmatch(device):
-        raise InputError("--device", got=repr(device), expected="cpu, mps or cuda:0", fix="for example --device cpu")
-    return "cuda:0" if device == "cuda" else device

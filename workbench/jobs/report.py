@@ -37,6 +37,10 @@ class Report:
             # A new phase counts anew; units done before this attempt must not count for its rate.
             self._recent.clear()
             self._first = (now, done)
+        elif self._first is not None and done == self._first[1]:
+            # Nothing done yet: what was reported till now was preparation, such as loading the model.
+            self._recent.clear()
+            self._first = (now, done)
         self._recent.append((now, done))
         self._last = (done, total, message)
         if now >= self._due or 0 < total <= done:

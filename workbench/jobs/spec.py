@@ -23,6 +23,8 @@ OUTPUTS = ("out", "csv", "parquet")
 """Arguments that name what a command writes."""
 FOREGROUND = ("app", "jobs")
 """Commands that are no work to wait for."""
+IMAGES = ("image", "last_image")
+"""Settings of a model's run that name files."""
 RESERVED = ("progress", "load")
 """Arguments that the worker gives."""
 
@@ -83,7 +85,8 @@ def prepare(
         raise InputError(f"{command} arguments", got=error, expected=usage, fix="add or correct the argument") from None
     for name, value in ready.items():
         if isinstance(value, str) and value:
-            is_path = name in expected.parameters and "Path" in str(expected.parameters[name].annotation)
+            known = expected.parameters.get(name)
+            is_path = name in IMAGES or (known is not None and "Path" in known.annotation)
             ready[name] = (
                 str(output_path(value, root, artefacts))
                 if name in OUTPUTS

@@ -26,7 +26,10 @@ class WarmPipeline:
     def __call__(self, model: Any, **options: Any) -> Any:
         identity = self._identity or importlib.import_module("pare.models").model_identity
         key = (str(model), repr(sorted(options.items())), repr(sorted(identity(model).items())))
-        if key != self._key:
+        if key == self._key:
+            print("model: still loaded")
+        else:
+            print("model: loading")
             self.clear()
             load = self._load or importlib.import_module("pare.models").load_pipeline
             self._pipeline = load(model, **options)

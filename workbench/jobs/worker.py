@@ -26,8 +26,9 @@ import psutil
 from pare.errors import Cancelled, InputError
 from workbench.jobs import launch
 from workbench.jobs.api import Jobs, open_workspace
+from workbench.jobs.device import check_device
 from workbench.jobs.folder import JobFolder
-from workbench.jobs.job import Job, State, check_device
+from workbench.jobs.job import Job, State
 from workbench.jobs.logs import RedactedStream, redact, redirected
 from workbench.jobs.process import Identity, kill_children
 from workbench.jobs.report import Report
@@ -36,7 +37,7 @@ from workbench.jobs.warm import WarmPipeline
 
 T = TypeVar("T")
 
-GRACE = 15.0
+GRACE = 30.0
 """Seconds that a cancelled command has to reach its next step until it is interrupted, and again until it is ended."""
 TICK = 0.25
 BEAT = 1.0

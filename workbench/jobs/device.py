@@ -1,0 +1,38 @@
+"""Which device a job queues for, told without torch."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pare.errors import InputError
+
+DEVICE = re.compile(r"[a-z]{1,16}(:[0-9]{1,3})?")
+
+
+def check_device(device: str) -> str:
+    """The device by its full name, a queue each: cpu, mps, cuda:0, …; auto is this machine's fastest.
+
+    >>> check_device("cuda")
+    'cuda:0'
+    """
+    if not DEVICE.fullmatch(device):
+        raise InputError("--device", got=repr(device), expected="auto, cpu, mps or cuda:0", fix="--device auto")
+    if device == "auto":
+        return fastest_device()
+    return "cuda:0" if device == "cuda" else device
+
+
+def fastest_device() -> str:
+    """cuda:0 where there is an NVIDIA GPU and a torch that can use it, mps on Apple silicon, else cpu."""
+    try:
+        torch_for_cpu = version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        torch_for_cpu = True
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if not torch_for_cpu and not hidden and (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+        return "cuda:0"
+    return "mps" if sys.platform == "darwin" and platform.machine() == "arm64" else "cpu"
