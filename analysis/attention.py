@@ -74,6 +74,11 @@ def run_kernel(
     raise ValueError(f"no kernel {kernel!r}")
 
 
+def chunked_log_sum_exp(query: torch.Tensor, key: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+    """Log-sum-exp of every query's logits [batch, heads, queries] by blocks of query rows: exact, memory linear."""
+    return chunked_attention(query, key, key, scale).log_sum_exp
+
+
 def chunked_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None = None
 ) -> Attention:

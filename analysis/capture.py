@@ -1,0 +1,142 @@
+"""Measure heads and blocks while a Wan transformer runs, without changing what it computes.
+
+Hooks on every attention module say whose attention is running; a `TorchFunctionMode` sees the one call of
+`scaled_dot_product_attention` that follows, after norm, rotary embedding, LoRA and fusion, and runs the same fused
+kernel in the form that also returns the log-sum-exp. Its output is the model's own, bit for bit.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.hooks import HookRegistry, ModelHook
+from einops import rearrange
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from analysis.capture_spec import CaptureSpec
+from analysis.recorder import Pass, Recorder, stack_passes
+from pare.errors import InputError
+
+__all__ = ["CaptureSpec", "Pass", "Recorder", "capture", "output_weight_norms", "stack_passes"]
+
+HOOK = "pare_capture"
+
+
+@contextmanager
+def capture(model: Any, spec: CaptureSpec | None = None) -> Iterator[Recorder]:
+    """Measure every forward of a Wan pipeline's transformer (or a Wan transformer) inside the block.
+
+    Yields a `Recorder`. Outputs are the same bits as without; no hook stays after a normal end, an exception or
+    Ctrl-C. The guidance branch and, where announced, the step come from diffusers' `cache_context`, which its
+    pipelines set around every forward; a forward outside of one counts as `cond`. One sample at a time.
+
+    Raises InputError for compiled blocks, context parallelism, and a model that is no Wan transformer.
+    """
+    transformer = _transformer(model)
+    recorder = Recorder(transformer, spec or CaptureSpec())
+    with ExitStack() as stack:
+        stack.enter_context(_pass_hook(transformer, recorder))
+        for index, block in enumerate(transformer.blocks):
+            for kind, attention in (("self", block.attn1), ("cross", block.attn2)):
+                _hook(stack, attention.register_forward_pre_hook, _entering(recorder, kind, index))
+                _hook(stack, attention.register_forward_hook, _leaving(recorder), with_kwargs=True, always_call=True)
+            _hook(stack, block.register_forward_hook, _leaving_block(recorder, index), with_kwargs=True)
+        yield recorder
+
+
+def output_weight_norms(transformer: torch.nn.Module) -> dict[str, np.ndarray]:
+    """‖W_O^{i,j}‖_F of every head's slice of the output projections: {kind/output_weight_norm: [block, head]}."""
+    norms = {}
+    for kind, name in (("self", "attn1"), ("cross", "attn2")):
+        rows = []
+        for block in transformer.blocks:
+            attention = getattr(block, name)
+            weight = attention.to_out[0].weight
+            if weight.is_meta:
+                raise InputError("capture", got="weights that are not loaded", expected="loaded", fix="--offload model")
+            slices = rearrange(weight.detach(), "width (head dim) -> head width dim", head=attention.heads)
+            rows.append(torch.linalg.vector_norm(slices, dim=(1, 2), dtype=torch.float32).cpu().numpy())
+        norms[f"{kind}/output_weight_norm"] = np.stack(rows)
+    return norms
+
+
+class _PassHook(ModelHook):
+    """Diffusers' kind of hook, since only these are told the branch: `cache_context` looks for a StateManager."""
+
+    _is_stateful = True
+
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder, self.context = recorder, recorder.context
+
+    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(("hidden_states", "timestep"), args, strict=False)) | kwargs
+        with self.recorder.forward(given["hidden_states"], given["timestep"]), _AttentionCalls(self.recorder):
+            return self.fn_ref.original_forward(*args, **kwargs)
+
+    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
+        self.context.reset()
+        return module
+
+
+class _AttentionCalls(TorchFunctionMode):
+    def __init__(self, recorder: Recorder):
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is scaled_dot_product_attention:
+            return self.recorder.attend(func, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _pass_hook(transformer: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
+    own_forward, own_registry = "forward" in vars(transformer), hasattr(transformer, "_diffusers_hook")
+    registry = HookRegistry.check_if_exists_or_initialize(transformer)
+    if registry.get_hook(HOOK) is not None:
+        raise InputError("capture", got="a model already in a capture", expected="one at a time", fix="end the first")
+    registry.register_hook(_PassHook(recorder), HOOK)
+    try:
+        yield
+    finally:
+        registry.remove_hook(HOOK, recurse=False)
+        if not own_forward:
+            # The registry puts the class's own method back as an attribute of the module; the module had none.
+            vars(transformer).pop("forward", None)
+        if not own_registry and not registry.hooks:
+            del transformer._diffusers_hook
+
+
+def _hook(stack: ExitStack, register: Callable[..., Any], function: Callable[..., None], **how: Any) -> None:
+    stack.callback(register(function, **how).remove)
+
+
+def _entering(recorder: Recorder, kind: str, block: int) -> Callable[..., None]:
+    return lambda module, args: recorder.enter_attention(kind, block)
+
+
+def _leaving(recorder: Recorder) -> Callable[..., None]:
+    return lambda module, args, kwargs, output: recorder.leave_attention(module, args, kwargs, output)
+
+
+def _leaving_block(recorder: Recorder, block: int) -> Callable[..., None]:
+    return lambda module, args, kwargs, output: recorder.leave_block(
+        block, args[0] if args else kwargs["hidden_states"], output
+    )
+
+
+def _transformer(model: Any) -> torch.nn.Module:
+    transformer = getattr(model, "transformer", model)
+    blocks = getattr(transformer, "blocks", None)
+    if not blocks or not all(hasattr(block, name) for block in blocks for name in ("attn1", "attn2")):
+        raise InputError("capture", got=type(model).__name__, expected="a Wan pipeline or transformer", fix="load one")
+    compiled = (getattr(module, "_compiled_call_impl", None) is not None for module in (transformer, *blocks))
+    if hasattr(transformer, "_orig_mod") or any(compiled):
+        raise InputError("capture", got="a compiled model", expected="one that is not", fix="capture before compiling")
+    if getattr(transformer, "_parallel_config", None) is not None:
+        raise InputError("capture", got="context parallelism", expected="one device", fix="capture without it")
+    return transformer
