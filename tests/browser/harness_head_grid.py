@@ -28,7 +28,6 @@ if st.sidebar.toggle("Show", True):
         tau_t=value.tau_t,
         num_frames=9,
         pinned=None if value.block is None else (value.block, value.head),
-        shade="GRID_SHADE" in os.environ,
         on_change=keep,
     )
     st.text(f"returned {returned}")

@@ -60,6 +60,10 @@ def head_grid(
 
     Raises:
         InputError: a column is missing, a head appears twice, or a number is out of its range.
+
+    >>> frame = pd.DataFrame({"block": [0, 0], "head": [0, 1], "ratio": [0.95, 0.11]})
+    >>> head_grid(frame, tau_s=0.7, tau_t=0.3, num_frames=9, pinned=(0, 1))
+    HeadGridValue(tau_s=0.7, tau_t=0.3, block=0, head=1)
     """
     check_thresholds(tau_s, tau_t)
     if num_frames < 1:

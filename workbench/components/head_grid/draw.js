@@ -1,7 +1,7 @@
 // Drawing on canvases: everything is a function of (context, layout, state, theme).
 
 const BINS = 50;
-export const PLOT = { left: 40, right: 22, top: 50, bottom: 60, height: 260 };
+export const PLOT = { left: 42, right: 22, top: 50, bottom: 60, height: 260 };
 
 /** Colours and fonts of the page's theme, from the --st-* properties. */
 export function readTheme(element) {
@@ -40,14 +40,14 @@ export function drawGrid(context, layout, state, theme) {
   drawGridLabels(context, layout, state, theme);
   const { ratio, flags, removed, roles } = state;
   const letters = { S: [], M: [], T: [] };
+  const look = cellLooks(state, theme);
   for (let i = 0; i < ratio.length; i += 1) {
     const box = cellBox(layout, Math.floor(i / layout.heads), i % layout.heads);
     if (roles[i] === NOT_CAPTURED) {
       hatch(context, box, theme);
       continue;
     }
-    const role = ROLES[roles[i]];
-    const fill = cellColour(state, i, theme);
+    const { fill, ink } = look(i);
     context.fillStyle = fill;
     if (layout.gap > 1) {
       roundedPath(context, box, 3);
@@ -55,9 +55,9 @@ export function drawGrid(context, layout, state, theme) {
     } else {
       context.fillRect(box.x, box.y, box.width, box.height);
     }
-    if (layout.fontSize) letters[role.letter].push([box, removed[i] ? theme.text : letterColour(fill)]);
+    if (layout.fontSize) letters[ROLES[roles[i]].letter].push([box, ink]);
     if (removed[i]) cross(context, box, theme);
-    if (flags[i]) outline(context, box, flags[i], removed[i] ? theme.text : letterColour(fill));
+    if (flags[i]) outline(context, box, flags[i], ink);
   }
   if (layout.fontSize) {
     context.font = `600 ${layout.fontSize}px ${theme.font}`;
@@ -82,11 +82,18 @@ function cellBox(layout, block, head) {
   return { x: left + head * cellWidth, y: top + block * cellHeight, width: cellWidth - gap, height: cellHeight - rowGap };
 }
 
-function cellColour(state, i, theme) {
-  const role = ROLES[state.roles[i]];
-  if (state.removed[i]) return mix(role.colour, theme.background, 0.3);
-  if (!state.shade) return role.colour;
-  return mix(role.colour, theme.background, 0.55 + 0.45 * depthInRole(state.ratio[i], state.roles[i], state.thresholds));
+/** look(i): fill and ink of a cell. There are few different ones, and contrast is too dear to weigh for every cell. */
+function cellLooks({ roles, removed, ratio, thresholds, shade }, theme) {
+  const known = new Map();
+  return (i) => {
+    const level = removed[i] ? -1 : shade ? Math.round(15 * depthInRole(ratio[i], roles[i], thresholds)) : 15;
+    const name = roles[i] * 100 + level;
+    if (!known.has(name)) {
+      const fill = mix(ROLES[roles[i]].colour, theme.background, level < 0 ? 0.3 : 0.55 + (0.45 * level) / 15);
+      known.set(name, { fill, ink: level < 0 ? theme.text : letterColour(fill) });
+    }
+    return known.get(name);
+  };
 }
 
 function drawGridLabels(context, layout, state, theme) {

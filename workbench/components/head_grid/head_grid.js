@@ -79,8 +79,9 @@ class HeadGrid {
       if (this.drag) this.drag.before = data.thresholds;
       else if (!this.timer) state.thresholds = data.thresholds;
     }
-    if (this.isNews("cell", data.pinned)) {
+    if (this.isNews("cell", data.pinned) && String(data.pinned) !== String(state.pinned)) {
       state.pinned = data.pinned;
+      // Someone chose another head elsewhere: the keys go on from there. An echo must not pull them back.
       if (data.pinned) state.focus = data.pinned;
     }
     const last = [state.blocks - 1, state.heads - 1];
