@@ -80,6 +80,16 @@ def test_a_workspace_that_is_not_there_is_not_made_by_looking(workspace: str) ->
     assert render({"jobs": []}) == "no jobs"
 
 
+def test_a_file_in_the_workspace_s_place_or_in_its_table_s_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InputError, match="--workspace"):
+            open_workspace(path)
+    (tmp_path / "jobs.sqlite3").write_text("no database " * 100)
+    with pytest.raises(InputError, match="a job table"):
+        jobs_list(workspace=str(tmp_path))
+
+
 def test_unknown_ids_are_refused(workspace: str) -> None:
     open_workspace(workspace)
     for job_id in ("nobody", "../../etc"):

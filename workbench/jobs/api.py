@@ -29,7 +29,8 @@ def open_workspace(path: str | Path, *, create: bool = True, commands: str = COM
     """The jobs of the workspace at `path`; makes the folder and its job table unless `create` is off.
 
     `commands` is the package whose modules are the commands that may run as jobs.
-    Raises `InputError` when `path` is a file, or when nothing is there and `create` is off.
+    Raises `InputError` when `path` is a file or cannot be written, when its job table is broken or of a newer version,
+    and when nothing is there and `create` is off.
     """
     root = Path(path).expanduser().resolve()
     store = Store(root / "jobs.sqlite3")
@@ -39,7 +40,13 @@ def open_workspace(path: str | Path, *, create: bool = True, commands: str = COM
         raise InputError(
             "--workspace", got=path, expected="a folder with jobs", fix="submit one, or name its workspace"
         )
-    (root / "jobs").mkdir(parents=True, exist_ok=True)
+    try:
+        (root / "jobs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        expected = "a folder that can be written"
+        raise InputError(
+            "--workspace", got=f"{path}: {error.strerror}", expected=expected, fix="name another"
+        ) from None
     store.create()
     return Jobs(root, store, commands)
 
@@ -65,9 +72,8 @@ class Jobs:
         """
         device = check_device(device)
         job_id = new_id(name or command)
-        folder = self._folder(job_id)
-        ready = prepare(command, arguments, device, package=self.commands, root=self.root, artefacts=folder.artefacts)
-        folder.create()
+        artefacts = self._folder(job_id).artefacts
+        ready = prepare(command, arguments, device, package=self.commands, root=self.root, artefacts=artefacts)
         self.store.add(job_id, command, ready, device)
         if start:
             self.ensure_worker(device)

@@ -33,21 +33,17 @@ class Report:
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
         now = self._clock()
-        if self._last is None or total != self._last[1] or done < self._last[0]:
-            # A new phase counts anew; units done before this attempt must not count for its rate.
-            self._recent.clear()
-            self._first = (now, done)
-        elif self._first is not None and done == self._first[1]:
-            # Nothing done yet: what was reported till now was preparation, such as loading the model.
+        new_phase = self._last is None or total != self._last[1] or done < self._last[0]
+        if new_phase or self._first is None or done == self._first[1]:
+            # The clock starts where the first unit of this attempt starts: neither units of an earlier attempt nor
+            # preparation, such as loading the model, may count for the rate.
             self._recent.clear()
             self._first = (now, done)
         self._recent.append((now, done))
         self._last = (done, total, message)
         if now >= self._due or 0 < total <= done:
             self._due = now + PERIOD
-            with contextlib.suppress(
-                sqlite3.OperationalError
-            ):  # a busy table must not fail the job: the next step writes
+            with contextlib.suppress(sqlite3.OperationalError):  # busy: the next step writes
                 self._write()
         if self._cancelled.is_set():
             raise Cancelled(f"cancelled at {done} of {total}")

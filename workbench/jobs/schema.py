@@ -38,7 +38,7 @@ END;
 
 
 def create(connect: Callable[[], AbstractContextManager[sqlite3.Connection]], path: Path) -> None:
-    """Makes the tables where they are missing. Raises `InputError` for a table of a newer version."""
+    """Makes the tables where they are missing. Raises `InputError` for a newer version or another file."""
     deadline = time.monotonic() + 5
     while True:
         try:
@@ -56,3 +56,5 @@ def create(connect: Callable[[], AbstractContextManager[sqlite3.Connection]], pa
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+        except sqlite3.DatabaseError as error:
+            raise InputError(str(path), got=error, expected="a job table", fix="move the file away") from None

@@ -201,8 +201,10 @@ class Worker:
 
     def _end(self, job: Job) -> None:
         """Ends this process, whose command does not stop, and leaves the queue to a fresh one."""
-        self._store.finish(job, State.CANCELLED, f"ended: it did not stop within {2 * self._grace:g} s")
-        self._store.leave_device(self._device, self._me, only_if_idle=False)
+        self._store.leave_device(self._device, self._me, only_if_idle=False)  # from here on it claims nothing
+        if not self._store.finish(job, State.CANCELLED, f"ended: it did not stop within {2 * self._grace:g} s"):
+            self._store.take_device(self._device, self._me)  # it stopped just now
+            return
         kill_children(psutil.Process())
         queued = any(waiting.device == self._device for waiting in self._store.jobs(states=(State.QUEUED,)))
         if queued and not self._stopping.is_set():
