@@ -24,7 +24,8 @@ class RunSettings(pydantic.BaseModel):
     6.0
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    # Numbers become text, since a job's words do not say which was meant.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     height: int | None = Field(None, gt=0, description="Height of the video in pixels.")
     width: int | None = Field(None, gt=0, description="Width of the video in pixels.")
@@ -115,7 +116,8 @@ def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _help(name: str, description: str | None) -> str:
-    return f"{description} [default: the model's]" if name in NEEDED else description or ""
+    text = (description or "").removesuffix(".")
+    return f"{text}; default: the model's." if name in NEEDED else f"{text}."
 
 
 def _flag(name: str) -> str:
@@ -128,8 +130,9 @@ def _input_error(error: pydantic.ValidationError) -> InputError:
     if first["type"] == "extra_forbidden":
         known = ", ".join(_flag(each) for each in RunSettings.model_fields)
         return InputError(_flag(name), got="an unknown flag", expected=f"one of {known}", fix="check the spelling")
-    message = first["msg"].removeprefix("Input should be ").replace("'", "")
-    return InputError(_flag(name), got=first["input"], expected=message, fix=f"{_flag(name)} with such a value")
+    expected = first["msg"].removeprefix("Input should be ").replace("'", "")
+    expected = f"a number {expected}" if expected.startswith(("greater", "less")) else expected
+    return InputError(_flag(name), got=first["input"], expected=expected, fix="give another value")
 
 
 def _check_images(settings: RunSettings, image_to_video: bool, last_image: bool) -> None:

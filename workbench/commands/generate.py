@@ -28,21 +28,27 @@ def generate(
     path, the model's identity, the settings and the seconds. With `dry_run` only the plan is returned. Raises
     `InputError` for anything that could not work, before the model is loaded.
     """
-    import numpy as np
-    import torch
-
-    from pare import models
     from pare.video import check_video_path, write_video
 
     if not prompt.strip():
         raise InputError("--prompt", got="nothing", expected="a few words", fix='for example --prompt "a red 7"')
     check_video_path(out)
     run = RunSettings.of(**settings).filled(model)
-    if run.dry_run:
-        device = models.check_device(run.device)
-        speed = models.measure_speed(device, models.check_dtype(run.dtype, device))
-        return plan(model, run, device=str(device), forwards=forwards_per_clip(run), flops_per_second=speed)
     images = {name: _read_image(path) for name in ("image", "last_image") if (path := getattr(run, name))}
+
+    # Seconds of import, so only once the flags are known to be good.
+    import numpy as np
+    import torch
+
+    from pare import models
+
+    device = models.check_device(run.device)
+    dtype = models.check_dtype(run.dtype, device)
+    # What auto came to is part of what made the video.
+    run = run.model_copy(update={"device": str(device), "dtype": str(dtype).removeprefix("torch.")})
+    if run.dry_run:
+        speed = models.measure_speed(device, dtype)
+        return plan(model, run, device=str(device), forwards=forwards_per_clip(run), flops_per_second=speed)
     identity = models.model_identity(model)
     steps = run.steps or 0
     progress(0, steps, "loading the model")

@@ -1,0 +1,260 @@
+"""The command line: `pare`, or `python -m workbench`. Every command calls the public function of the same name."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from workbench.call import BAD_INPUT, CANCELLED, DONE, Call, as_command
+from workbench.settings import with_run_flags
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="demo, a diffusers folder, a hub id, or a preset's name.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that capture wrote.")]
+Out = Annotated[str, typer.Option("--out", help="What to write.", show_default=False)]
+TauS = Annotated[float, typer.Option("--tau-s", help="A head is spatial above this ratio.")]
+TauT = Annotated[float, typer.Option("--tau-t", help="A head is temporal below this ratio.")]
+Workspace = Annotated[str, typer.Option("--workspace", help="The folder of the app and its jobs.")]
+Job = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
+Pixels = Annotated[int | None, typer.Option(help="Pixels; default: the model's own size.")]
+Length = Annotated[int | None, typer.Option(help="Video frames; default: the model's own length.")]
+
+
+class MakeByDefault(TyperGroup):
+    """A group whose first word, where it names no verb, belongs to `make`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
+
+
+cli = typer.Typer(
+    name="pare",
+    help="Measure, look at, prune and route the heads and blocks of a video diffusion transformer.",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+masks = typer.Typer(
+    cls=MakeByDefault, help="Make a mask from a run (`pare mask RUN --out MASK`), or look at one.", no_args_is_help=True
+)
+jobs = typer.Typer(help="Long commands in the background, shared with the app.", no_args_is_help=True)
+cli.add_typer(masks, name="mask")
+cli.add_typer(jobs, name="jobs")
+
+
+@cli.command()
+@as_command
+def info(model: Model, *, height: Pixels = None, width: Pixels = None, frames: Length = None) -> Call:
+    """Shapes, parameters, tokens and operations of a model; weights are not read."""
+    return Call("info", arguments={"model": model, "height": height, "width": width, "frames": frames})
+
+
+@cli.command()
+@as_command
+@with_run_flags
+def doctor(
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model to check the memory for.")] = None,
+    **settings: Any,
+) -> Call:
+    """What this machine has, and whether it is enough for a model."""
+    return Call("doctor", arguments={"model": model, **settings})
+
+
+@cli.command()
+@as_command
+@with_run_flags
+def generate(
+    model: Model,
+    *,
+    prompt: Annotated[str, typer.Option("--prompt", help="What to show.", show_default=False)],
+    out: Annotated[str, typer.Option("--out", help="The mp4 file to write.", show_default=False)],
+    **settings: Any,
+) -> Call:
+    """Generate one video from a prompt."""
+    return Call("generate", arguments={"model": model, "prompt": prompt, "out": out, **settings})
+
+
+@cli.command()
+@as_command
+@with_run_flags
+def capture(
+    model: Model,
+    *,
+    out: Annotated[str, typer.Option("--out", help="The folder of the run to write.", show_default=False)],
+    mode: Annotated[str, typer.Option("--mode", help="calibration, or trajectory.")] = "calibration",
+    prompts: Annotated[str | None, typer.Option("--prompts", help="A text file, one prompt per line.")] = None,
+    videos: Annotated[str | None, typer.Option("--videos", help="A folder of videos to measure on.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="How many samples; default: all prompts.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    **settings: Any,
+) -> Call:
+    """Measure every head and block of a model, and write a run."""
+    own = {"out": out, "mode": mode, "prompts": prompts, "videos": videos, "samples": samples, "resume": resume}
+    return Call("capture", arguments={"model": model, **own, **settings})
+
+
+@cli.command()
+@as_command
+def roles(
+    run: Run,
+    *,
+    tau_s: TauS = 0.7,
+    tau_t: TauT = 0.3,
+    branch: Annotated[str | None, typer.Option("--branch", help="cond or uncond; default: both.")] = None,
+    csv: Annotated[str | None, typer.Option("--csv", help="Also write every head's numbers here.")] = None,
+    parquet: Annotated[str | None, typer.Option("--parquet", help="The same as Parquet.")] = None,
+) -> Call:
+    """Which heads are spatial, mixed and temporal."""
+    given = {"tau_s": tau_s, "tau_t": tau_t, "branch": branch, "csv": csv, "parquet": parquet}
+    return Call("roles", arguments={"run": run, **given})
+
+
+@masks.command("make")
+@as_command
+def make_mask(
+    run: Run,
+    *,
+    out: Annotated[str, typer.Option("--out", help="The .safetensors file to write.", show_default=False)],
+    ratio: Annotated[float, typer.Option("--ratio", help="Share of heads to remove, between 0 and 1.")] = 0.3,
+    tau_s: TauS = 0.7,
+    tau_t: TauT = 0.3,
+    alpha: Annotated[float, typer.Option("--alpha", help="Protection of temporal heads.")] = 1.5,
+    k_min: Annotated[int | None, typer.Option("--k-min", help="Heads to keep at least.")] = None,
+    scorer: Annotated[str, typer.Option("--scorer", help="How heads are scored.")] = "pare",
+) -> Call:
+    """Choose which heads stay, by importance and role (the default verb: `pare mask RUN --out MASK`)."""
+    given = {"ratio": ratio, "tau_s": tau_s, "tau_t": tau_t, "alpha": alpha, "k_min": k_min, "scorer": scorer}
+    return Call("mask", arguments={"run": run, "out": out, **given})
+
+
+@masks.command("show")
+@as_command
+def show_mask(file: Annotated[str, typer.Argument(metavar="FILE")]) -> Call:
+    """What a mask keeps, and where it comes from."""
+    return Call("mask", "show", {"file": file})
+
+
+@masks.command("diff")
+@as_command
+def diff_masks(a: Annotated[str, typer.Argument(metavar="A")], b: Annotated[str, typer.Argument(metavar="B")]) -> Call:
+    """Which heads and neurons two masks disagree on."""
+    return Call("mask", "diff", {"a": a, "b": b})
+
+
+@masks.command("check")
+@as_command
+def check_mask(file: Annotated[str, typer.Argument(metavar="FILE")], model: Model) -> Call:
+    """Whether a mask fits a model."""
+    return Call("mask", "check", {"file": file, "model": model})
+
+
+@jobs.command("list")
+@as_command
+def list_jobs(
+    *,
+    workspace: Workspace = "./workspace",
+    active: Annotated[bool, typer.Option("--active", help="Leave out what is finished.")] = False,
+) -> Call:
+    """Jobs in work, waiting and finished."""
+    return Call("jobs", "jobs_list", {"workspace": workspace, "active": active})
+
+
+@jobs.command("status")
+@as_command
+def job_status(job_id: Job, *, workspace: Workspace = "./workspace") -> Call:
+    """One job: state, progress, time left, files."""
+    return Call("jobs", "jobs_status", {"job_id": job_id, "workspace": workspace})
+
+
+@jobs.command("submit", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@as_command
+def submit_job(
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="capture, generate, …")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="ARGS", help="As for the command itself.")] = None,
+    *,
+    workspace: Workspace = "./workspace",
+    device: Annotated[str | None, typer.Option("--device", help="The device whose queue it joins.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the job is finished.")] = False,
+) -> Call:
+    """Queue `pare COMMAND ARGS…`; flags of this command come before COMMAND."""
+    words = arguments or []
+    check_words(command, words)
+    given = {"workspace": workspace, "device": device, "wait": wait}
+    return Call("jobs", "jobs_submit", {"command": command, "arguments": words, **given})
+
+
+@jobs.command("cancel")
+@as_command
+def cancel_job(job_id: Job, *, workspace: Workspace = "./workspace") -> Call:
+    """Stop a job at its next step."""
+    return Call("jobs", "jobs_cancel", {"job_id": job_id, "workspace": workspace})
+
+
+@jobs.command("resume")
+@as_command
+def resume_job(job_id: Job, *, workspace: Workspace = "./workspace") -> Call:
+    """Go on with a job that was cancelled, failed or lost."""
+    return Call("jobs", "jobs_resume", {"job_id": job_id, "workspace": workspace})
+
+
+@jobs.command("log")
+@as_command
+def job_log(
+    job_id: Job,
+    *,
+    workspace: Workspace = "./workspace",
+    lines: Annotated[int, typer.Option("--lines", min=1, help="How many.")] = 200,
+) -> Call:
+    """The last lines that a job wrote."""
+    return Call("jobs", "jobs_log", {"job_id": job_id, "workspace": workspace, "lines": lines})
+
+
+@cli.command()
+@as_command
+def app(
+    paths: Annotated[list[str] | None, typer.Argument(metavar="[RUN|FOLDER]...", help="Runs to open.")] = None,
+    *,
+    workspace: Workspace = "./workspace",
+    port: Annotated[int, typer.Option("--port", help="Where the browser finds it, on this machine only.")] = 8501,
+    open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")] = True,
+) -> Call:
+    """Open the workbench in the browser."""
+    given = {"workspace": workspace, "port": port, "open_browser": open_browser}
+    return Call("app", arguments={"paths": paths or [], **given})
+
+
+def check_words(command: str, words: Sequence[str]) -> None:
+    """Raises a usage error unless `pare COMMAND WORDS…` could be called; nothing is run."""
+    known = getattr(get_command(cli), "commands", {})
+    if command in known:
+        known[command].make_context(f"pare {command}", list(words))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 bad input, 130 cancelled."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    # Libraries' notices would stand before the one line that says what is wrong.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("xformers").setLevel(logging.ERROR)
+    # A stopped process cleans up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = cli(args=words, prog_name="pare", standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "pare"
+        message = " ".join(error.format_message().split())
+        if not message:  # a group without a verb, which has just shown its help
+            return DONE
+        print(f"{where}: {message} (see {where} --help)", file=sys.stderr)
+        return BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        print("cancelled", file=sys.stderr)
+        return CANCELLED
+    return code if isinstance(code, int) else 0
