@@ -26,13 +26,13 @@ def model(page: Page):
     return call
 
 
-def test_roles_counts_flips_and_bins_equal_pythons(model):
+@pytest.mark.parametrize(("tau_s", "tau_t"), [(0.7, 0.3), (0.75, 0.25)])
+def test_roles_counts_flips_and_bins_equal_pythons(model, tau_s, tau_t):
     random = np.random.default_rng(0)
     for size in (1, 80, 1600):
         ratio = random.random(size).astype(np.float32)
-        # Ratios that are a threshold in single precision.
-        ratio[: size // 4] = random.choice(np.float32([0.3, 0.7]), size // 4)
-        tau_s, tau_t = 0.7, 0.3
+        # Ratios that are a threshold, exactly (0.75, 0.25) or in single precision.
+        ratio[: size // 4] = random.choice(np.float32([tau_t, tau_s]), size // 4)
         got = model(
             """(() => {
                 const r = Float32Array.from(ratio), roles = model.classify(r, [tau_s, tau_t]);
@@ -131,3 +131,11 @@ def test_letters_reach_contrast_aa_on_every_shade_of_every_role(model):
             }))))"""
     )
     assert lowest >= 4.5
+
+
+def test_depth_in_a_role_runs_from_its_threshold_to_its_far_end(model):
+    got = model(
+        """[[0.7, 0], [0.85, 0], [1, 0], [0.3, 1], [0.5, 1], [0.7, 1], [0.3, 2], [0.15, 2], [0, 2]].map(
+            ([ratio, role]) => model.depthInRole(ratio, role, [0.7, 0.3]))"""
+    )
+    assert got == pytest.approx([0, 0.5, 1, 0, 1, 0, 0, 0.5, 1])
