@@ -88,7 +88,7 @@ def prepare(
             known = expected.parameters.get(name)
             is_path = name in IMAGES or (known is not None and "Path" in known.annotation)
             ready[name] = (
-                str(output_path(value, root, artefacts))
+                str(output_path(name, value, root, artefacts))
                 if name in OUTPUTS
                 else _input_path(value, is_path, here or Path.cwd())
             )
@@ -99,7 +99,7 @@ def prepare(
     return ready
 
 
-def output_path(value: str, root: Path, artefacts: Path) -> Path:
+def output_path(name: str, value: str, root: Path, artefacts: Path) -> Path:
     """Where an output goes: under `artefacts` when relative, else as it says; always inside the workspace `root`.
 
     Raises `InputError` for a path that leaves its place, by `..` or through a symbolic link.
@@ -108,7 +108,9 @@ def output_path(value: str, root: Path, artefacts: Path) -> Path:
     place = root if path.is_absolute() else artefacts
     target = (place / path).resolve()
     if not target.is_relative_to(place.resolve()) or target == place.resolve():
-        raise InputError("output", got=value, expected=f"a path inside {place}", fix="use a relative path without ..")
+        raise InputError(
+            f"--{name}", got=value, expected=f"a path inside {place}", fix="use a relative path without .."
+        )
     return target
 
 
