@@ -15,6 +15,7 @@ from pare.errors import InputError
 PROJECT = Path(__file__).resolve().parent.parent
 WORKSPACE_VARIABLE = "PARE_WORKSPACE"
 FOLDERS_VARIABLE = "PARE_FOLDERS"
+DATA_VARIABLE = "PARE_DATA"
 DEPTH = 5
 """How many folders below a place a run may lie: a job's run is jobs/ID/artefacts/NAME below the workspace."""
 
@@ -29,16 +30,21 @@ class Places:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Places":
-        """The places that `pare app` handed to its server; a plain `streamlit run app.py` gets ./workspace."""
+        """The places that `pare app` handed to its server; a plain `streamlit run app.py` gets ./workspace.
+
+        PARE_DATA names another folder than the project's own data/.
+        """
         named = environment.get(FOLDERS_VARIABLE, "").split(os.pathsep)
         workspace = Path(environment.get(WORKSPACE_VARIABLE) or "workspace")
-        return cls(workspace.resolve(), tuple(Path(folder).resolve() for folder in named if folder))
+        data = Path(environment.get(DATA_VARIABLE) or PROJECT / "data")
+        return cls(workspace.resolve(), tuple(Path(folder).resolve() for folder in named if folder), data.resolve())
 
     def environment(self) -> dict[str, str]:
         """What `from_environment` reads back, for the server's process."""
         return {
             WORKSPACE_VARIABLE: str(self.workspace),
             FOLDERS_VARIABLE: os.pathsep.join(str(folder) for folder in self.folders),
+            DATA_VARIABLE: str(self.data),
         }
 
     @property

@@ -79,5 +79,5 @@ def test_alike_named_folders_stay_apart(tmp_path):
 
 def test_the_server_process_reads_the_same_places(places):
     again = Places.from_environment(places.environment())
-    assert (again.workspace, again.folders) == (places.workspace, places.folders)
+    assert again == places
     assert Places.from_environment({}).workspace == Path(os.getcwd()).resolve() / "workspace"

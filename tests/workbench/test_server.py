@@ -1,6 +1,7 @@
 """The server's own routes and headers, over HTTP: videos play with ranges, nothing else comes out."""
 
-import os
+import json
+import signal
 import socket
 import subprocess
 import sys
@@ -115,15 +116,15 @@ def test_the_command_refuses_bad_input(tmp_path):
         app_command(workspace=str(tmp_path / "file"))
 
 
-def test_the_real_server_starts_here_only_and_stops(tmp_path):
+def test_the_command_serves_here_only_and_stops_cleanly(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "v.mp4").write_bytes(VIDEO)
-    environment = {**os.environ, **Places(tmp_path / "w").environment()}
-    command = [sys.executable, "-m", "workbench.server", str(port)]
-    with subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=subprocess.PIPE) as server:
+    command = [sys.executable, "-m", "workbench", "app", "--json", "--no-browser", "--port", str(port)]
+    command += ["--workspace", str(tmp_path / "w")]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
             while True:
@@ -134,17 +135,19 @@ def test_the_real_server_starts_here_only_and_stops(tmp_path):
                     assert server.poll() is None and time.monotonic() < deadline
                     time.sleep(0.1)
             assert page.headers["x-content-type-options"] == "nosniff"
-            ranged = urllib.request.Request(f"{base}/api/video/workspace/v.mp4", headers={"Range": "bytes=0-3"})
+            ranged = urllib.request.Request(f"{base}/api/video/workspace/v.mp4")
+            ranged.add_header("Range", "bytes=0-3")
             with urllib.request.urlopen(ranged) as video:
                 assert (video.status, video.read()) == (206, VIDEO[:4])
             listening = Path("/proc/net/tcp")
             if listening.exists():
                 lines = [line.split() for line in listening.read_text().splitlines()[1:]]
-                here = {
-                    local.split(":")[0]
-                    for _, local, _, state, *_ in lines
-                    if local.endswith(f":{port:04X}") and state == "0A"
-                }
-                assert here == {"0100007F"}
+                mine = [local for _, local, _, state, *_ in lines if local.endswith(f":{port:04X}") and state == "0A"]
+                assert mine == [f"0100007F:{port:04X}"]
+            server.send_signal(signal.SIGINT)
+            out, errors = server.communicate(timeout=30)
         finally:
-            server.terminate()
+            server.kill()
+    assert server.returncode == 0
+    assert json.loads(out)["address"] == f"http://localhost:{port}"
+    assert f"http://localhost:{port}" in errors

@@ -1,9 +1,10 @@
 """`pare app`: opens the workbench in a browser, on this machine only."""
 
+import contextlib
 import os
 import socket
-import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,32 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from pare.errors import InputError
-from pare.progress import Progress, silent
-from workbench.places import PROJECT, Places
+from workbench.places import Places
 
 START_SECONDS = 60
 
 
 def app(
-    paths: Sequence[str] = (),
-    *,
-    workspace: str = "./workspace",
-    port: int = 8501,
-    open_browser: bool = True,
-    progress: Progress = silent,
+    paths: Sequence[str] = (), *, workspace: str = "./workspace", port: int = 8501, open_browser: bool = True
 ) -> dict[str, Any]:
-    """Serve the workbench on 127.0.0.1 until it is stopped, and open it in the browser.
+    """Serve the workbench on 127.0.0.1 until it is stopped (Ctrl-C), and open it in the browser.
 
     Args: `paths` are runs or folders with runs to open beside data/, only read; `workspace` is the one folder written.
-    Returns the address and the server's exit code. Raises `InputError` for a path that is no folder, a workspace that
-    cannot be written and a port that is taken.
+    Returns the address and the workspace once the server has stopped. Raises `InputError` for a path that is no folder,
+    a workspace that cannot be written and a port that is taken.
     """
     for path in paths:
         if not Path(path).is_dir():
             raise InputError("path", got=path, expected="a run or a folder with runs", fix="name an existing folder")
         if os.pathsep in str(Path(path).resolve()):
             raise InputError("path", got=path, expected=f"no {os.pathsep!r} in its name", fix="rename the folder")
-    places = Places(Path(workspace).resolve(), tuple(Path(path).resolve() for path in paths))
+    data = Places.from_environment().data
+    places = Places(Path(workspace).resolve(), tuple(Path(path).resolve() for path in paths), data)
     try:
         places.workspace.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -47,22 +43,36 @@ def app(
         ) from error
     _check_port(port)
     address = f"http://localhost:{port}"
-    environment = {**os.environ, **places.environment()}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    server = subprocess.Popen([sys.executable, "-m", "workbench.server", str(port)], env=environment)
-    try:
-        _wait(server, f"http://127.0.0.1:{port}/_stcore/health")
-        progress(1, 1, f"open at {address} (Ctrl-C stops it)")
-        if open_browser:
-            webbrowser.open(address)
-        code = server.wait()
-    except KeyboardInterrupt:
-        server.terminate()
-        code = server.wait()
-    finally:
-        if server.poll() is None:
-            server.terminate()
-    return {"address": address, "workspace": str(places.workspace), "exit_code": code}
+    # Pages run in threads of this process and read their places from the environment, as with `streamlit run app.py`.
+    os.environ.update(places.environment())
+    from workbench.server import main
+
+    threading.Thread(target=_announce, args=(address, port, open_browser), daemon=True).start()
+    # Standard output is the command's own (one JSON object with --json); the server talks on standard error.
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(KeyboardInterrupt):
+        main(port)
+    return {"address": address, "workspace": str(places.workspace)}
+
+
+def render(result: dict[str, Any]) -> str:
+    """The line for people, once the server has stopped."""
+    return f"Stopped {result['address']} (workspace {result['workspace']})."
+
+
+def _announce(address: str, port: int, open_browser: bool) -> None:
+    """Once the server answers, say where it is and open the browser; its own messages say why it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1):
+                break
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    else:
+        return
+    print(f"PARE Workbench: {address} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+    if open_browser:
+        webbrowser.open(address)
 
 
 def _check_port(port: int) -> None:
@@ -76,14 +86,3 @@ def _check_port(port: int) -> None:
             raise InputError(
                 "--port", got=f"{port}, which is taken", expected="a free port", fix=f"--port {port % 65535 + 1}"
             ) from error
-
-
-def _wait(server: subprocess.Popen[bytes], health: str) -> None:
-    """Until the server answers; gives up quietly after a while, since the server's own messages say more."""
-    deadline = time.monotonic() + START_SECONDS
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(health, timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)

@@ -8,7 +8,7 @@ import streamlit as st
 from pare.geometry import DEMO
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
-from workbench.pages.job_view import show_progress, show_video
+from workbench.pages.job_view import cancel, show_progress, show_video
 from workbench.pages.shell import guard, jobs_of
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
@@ -85,7 +85,8 @@ def _show_generation(places: Places, job: Job) -> None:
         st.button(
             "Cancel",
             key=f"cancel-{job.id}",
-            on_click=lambda: jobs_of(places).cancel(job.id),
+            on_click=cancel,
+            args=(jobs_of(places), job.id),
             disabled=job.state is State.CANCELLING,
         )
         return

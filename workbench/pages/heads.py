@@ -95,13 +95,13 @@ def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
 def show_page(shell: Shell) -> None:
     run, selection, places = shell.run, shell.selection, shell.places
     if run is None:
-        empty_state(places)
+        empty_state(places, shell.names)
         with guard("generate"):
             show_generate_panel(places)
         return
     with guard("heads"):
         if not run.finished:
-            st.title("This run has no finished sample yet")
+            st.title("This run has no finished sample yet", anchor=False)
             st.markdown("Its capture is at work or was stopped. This command goes on where it stopped:")
             st.code(f"pare capture {run.model_id} --out {short_path(run.folder)} --resume", language="bash")
             return
@@ -114,11 +114,13 @@ def show_page(shell: Shell) -> None:
             else (pinned[0], pinned[1])
         )
         show_headline(run, cells, selection)
-        crossed = st.session_state.get("show_removed", False) and scores is not None
+        crossed = (
+            removed_heads(scores, selection) if scores is not None and st.session_state.get("show_removed") else None
+        )
         grid, card = st.columns([5, 3], gap="medium")
         with grid:
             with guard("head grid"):
-                show_grid(run, cells, selection, cell, removed_heads(scores, selection) if crossed else None)
+                show_grid(run, cells, selection, cell, crossed)
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
         with card:

@@ -1,9 +1,12 @@
 """One job on a page: its state, progress with time left, and the buttons that cancel and resume it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
 
+from pare.errors import InputError
+from workbench.jobs.api import Jobs
 from workbench.jobs.job import Job, State
 from workbench.pages.text import duration, plain
 from workbench.places import Places
@@ -53,6 +56,12 @@ def show_progress(job: Job) -> None:
     else:
         reason = job.message or "its worker is gone; resume it"
         st.error(f"{job.state.value.capitalize()}: {plain(reason)}", icon=":material/error:")
+
+
+def cancel(jobs: Jobs, job_id: str) -> None:
+    """What a Cancel button does; a job that went away meanwhile needs none."""
+    with suppress(InputError):
+        jobs.cancel(job_id)
 
 
 def show_video(places: Places, path: Path, label: str) -> None:

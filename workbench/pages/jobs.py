@@ -8,7 +8,7 @@ import streamlit as st
 
 from workbench.jobs.api import Jobs
 from workbench.jobs.job import Job, State
-from workbench.pages.job_view import COLORS, show_progress, show_video
+from workbench.pages.job_view import COLORS, cancel, show_progress, show_video
 from workbench.pages.shell import active_jobs, guard, jobs_of, open_shell
 from workbench.pages.text import plain
 from workbench.places import Places
@@ -43,8 +43,8 @@ def show_job(jobs: Jobs, job: Job, places: Places) -> None:
                 st.button(
                     "Cancel",
                     key=f"cancel-{job.id}",
-                    on_click=jobs.cancel,
-                    args=(job.id,),
+                    on_click=cancel,
+                    args=(jobs, job.id),
                     disabled=job.state is State.CANCELLING,
                 )
             elif job.resumable and st.button("Resume", key=f"resume-{job.id}"):

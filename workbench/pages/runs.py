@@ -36,10 +36,9 @@ def show_run(name: str, run: Run, *, is_open: bool) -> None:
         st.switch_page("workbench/pages/heads.py")
 
 
-def show_page(places: Places, opened: str | None) -> None:
-    names = places.runs()
+def show_page(places: Places, names: list[str], opened: str | None) -> None:
     if not names:
-        empty_state(places)
+        empty_state(places, names)
         return
     st.title("Runs", anchor=False)
     for column, heading in zip(st.columns(WIDTHS), HEADINGS, strict=True):
@@ -56,4 +55,4 @@ def show_page(places: Places, opened: str | None) -> None:
 
 shell = open_shell()
 with guard("runs"):
-    show_page(shell.places, shell.selection.run)
+    show_page(shell.places, shell.names, shell.selection.run)

@@ -26,15 +26,12 @@ video { width: 100%; max-width: 320px; border-radius: 6px; image-rendering: pixe
 
 @dataclass(frozen=True)
 class Shell:
-    """One run of a page: where it may read, the open run (None: none found or unreadable) and the selection."""
+    """One run of a page: where it may read, the names of all runs, the open one (None: none, or unreadable)."""
 
     places: Places
+    names: list[str]
     run: Run | None
     selection: Selection
-
-    def choose(self, **values: Any) -> None:
-        """Change the selection and its link; the next run of the page shows it."""
-        choose(**values)
 
 
 def choose(**values: Any) -> None:
@@ -83,7 +80,7 @@ def open_shell(*, poll_jobs: bool = True) -> Shell:
             _filters(run, selection)
         with guard("jobs"):
             jobs_badge(places, poll=poll_jobs)
-    return Shell(places, run, selection)
+    return Shell(places, names, run, selection)
 
 
 def jobs_of(places: Places) -> Jobs:
@@ -178,9 +175,14 @@ def _step_range(steps: tuple[int, int] | None) -> dict[str, int | None]:
     return {"first_step": first, "last_step": last}
 
 
-def empty_state(places: Places) -> None:
-    """What to do when there is no run: the command that makes one."""
-    st.title("No run to look at yet")
+def empty_state(places: Places, names: list[str]) -> None:
+    """What to do when no run is open: choose another, or the command that makes one."""
+    if names:
+        st.title("This run cannot be opened", anchor=False)
+        st.markdown("Choose another one in the sidebar, or capture it again:")
+        st.code(f"pare capture demo --out {short_path(places.workspace / 'runs' / 'again')}", language="bash")
+        return
+    st.title("No run to look at yet", anchor=False)
     st.markdown(
         "A run is one capture of what a model's heads do. This command makes one from the bundled demo model "
         "on any laptop; it shows here as soon as its first sample is written."

@@ -14,7 +14,8 @@ def plain(text: object) -> str:
     >>> plain("a *b* $c$ :red[d]")
     'a \\\\*b\\\\* \\\\$c\\\\$ \\\\:red\\\\[d\\\\]'
     """
-    return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
+    # A non-breaking space holds a number and its unit together, so only the breaking kinds are folded.
+    return _MARKUP.sub(r"\\\1", re.sub(r"[ \t\r\n\f\v]+", " ", str(text)).strip())
 
 
 def duration(seconds: float | None) -> str:

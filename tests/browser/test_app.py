@@ -1,0 +1,214 @@
+"""The workbench in a real browser, on a small run and a small model with random weights."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from pare import mask as masks
+from tests.runs_fixture import make_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("app")
+
+
+@pytest.fixture(scope="module")
+def address(serve, free_port, folder: Path, tiny_folder: Path) -> str:
+    make_run(folder / "captures" / "first", branches=("cond", "uncond"))
+    (folder / "data").mkdir()
+    port = free_port()
+    environment = {
+        "PARE_WORKSPACE": str(folder / "workspace"),
+        "PARE_FOLDERS": f"{folder / 'captures'}:{tiny_folder}",
+        "PARE_DATA": str(folder / "data"),
+    }
+    return serve.start([sys.executable, "-m", "workbench.server", str(port)], port, environment)
+
+
+@pytest.fixture
+def heads(page: Page, address: str, idle) -> Page:
+    """The Heads page as it opens; `.sent` lists what it sends over its WebSocket, `.foreign` what it asks elsewhere."""
+    page.sent, page.foreign = [], []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda payload: page.sent.append(payload)))
+    page.on("request", lambda request: None if _own(request.url, address) else page.foreign.append(request.url))
+    page.goto(address)
+    opened(page, idle)
+    return page
+
+
+def _own(url: str, address: str) -> bool:
+    return url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
+
+
+def opened(page: Page, idle) -> None:
+    idle(page)
+    page.locator(".cells canvas").wait_for()
+    page.locator(".js-plotly-plot").first.wait_for()
+    page.sent = getattr(page, "sent", [])
+    page.wait_for_timeout(300)
+    page.sent.clear()
+
+
+def pinned(page: Page) -> Locator:
+    return page.locator("[data-testid=stHtml]", has_text=re.compile(r"Block \d+, head \d+"))
+
+
+def card(page: Page) -> str:
+    return pinned(page).inner_text()
+
+
+def thresholds(page: Page) -> tuple[float, float]:
+    handles = (page.locator(f".handle[data-threshold='{which}']") for which in (0, 1))
+    spatial, temporal = (float(handle.get_attribute("aria-valuenow")) for handle in handles)
+    return spatial, temporal
+
+
+def view(page: Page) -> dict[str, object]:
+    return {
+        "finding": page.locator("h1").inner_text(),
+        "card": card(page),
+        "thresholds": thresholds(page),
+        "counts": page.locator(".counts").inner_text(),
+    }
+
+
+def test_the_first_look_needs_no_click_no_scroll_and_no_network(heads):
+    assert len(heads.locator("h1").inner_text()) > 40
+    grid = heads.locator(".cells canvas").bounding_box()
+    ratios = heads.locator(".ratios canvas").bounding_box()
+    for box in (grid, ratios):
+        assert box["y"] > 0 and box["y"] + box["height"] <= 900 and box["x"] + box["width"] <= 1440
+    assert re.search(r"Block \d, head \d", card(heads))
+    assert heads.foreign == []
+
+
+def test_dragging_a_threshold_sends_nothing_until_released(heads, idle):
+    handle = heads.locator(".handle[data-threshold='1']")
+    before, counts = thresholds(heads)[1], heads.locator(".counts").inner_text()
+    box = heads.locator(".ratios canvas").bounding_box()
+    grip = handle.locator("span").bounding_box()
+    x, y = grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2
+    heads.mouse.move(x, y)
+    heads.mouse.down()
+    for step in range(1, 21):
+        heads.mouse.move(x + step * box["width"] / 200, y)
+    assert thresholds(heads)[1] > before + 0.05
+    assert heads.locator(".counts").inner_text() != counts
+    heads.wait_for_timeout(300)
+    assert heads.sent == []
+    heads.mouse.up()
+    heads.wait_for_url(re.compile(r"[?&]tt=0\.[34]"))
+    idle(heads)
+    assert len(heads.sent) == 1
+    assert f"tt={thresholds(heads)[1]:g}" in heads.url
+    expect(heads.locator("[data-testid=stAlert]")).to_have_count(0)
+
+
+def test_pinning_by_mouse_and_keyboard_changes_the_card_and_the_link(heads, idle):
+    first = card(heads)
+    box = heads.locator(".cells canvas").bounding_box()
+    heads.mouse.click(box["x"] + box["width"] * 0.93, box["y"] + box["height"] * 0.93)
+    heads.wait_for_url(re.compile(r"block=7&head=9|head=9"))
+    idle(heads)
+    expect(pinned(heads)).to_contain_text("Block 7, head 9")
+    assert card(heads) != first
+    heads.locator(".cells").focus()
+    heads.keyboard.press("ArrowUp")
+    heads.keyboard.press("ArrowLeft")
+    heads.keyboard.press("Enter")
+    expect(pinned(heads)).to_contain_text("Block 6, head 8")
+    assert "block=6" in heads.url and "head=8" in heads.url
+
+
+def test_a_copied_link_reproduces_the_view_in_another_browser(heads, browser: Browser, idle):
+    heads.locator(".handle[data-threshold='0']").focus()
+    for _ in range(5):
+        heads.keyboard.press("ArrowLeft")
+    heads.wait_for_url(re.compile(r"ts=0\.\d+"))
+    heads.locator(".cells").focus()
+    heads.keyboard.press("ArrowDown")
+    heads.keyboard.press("Enter")
+    heads.wait_for_url(re.compile(r"block=\d"))
+    ratio = heads.get_by_role("spinbutton", name="Pruning ratio p")
+    ratio.fill("0.5")
+    ratio.press("Enter")
+    heads.wait_for_url(re.compile(r"p=0\.5"))
+    heads.get_by_text("Keeps 5 of 10").wait_for()
+    idle(heads)
+    heads.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    heads.get_by_role("button", name="Copy link").click()
+    expect(heads.get_by_role("button", name="Copied")).to_be_visible()
+    link = heads.evaluate("navigator.clipboard.readText()")
+    assert link == heads.url
+    other = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    other.goto(link)
+    opened(other, idle)
+    other.get_by_text("Keeps 5 of 10").wait_for()
+    assert view(other) == view(heads)
+    assert other.url == heads.url
+    other.context.close()
+
+
+def test_a_bad_link_says_so_and_shows_the_page(page, address, idle):
+    page.goto(f"{address}/?block=99&head=1&ts=2&run=../../etc")
+    opened(page, idle)
+    assert page.locator("[data-testid=stAlert]").count() == 3
+    assert len(page.locator("h1").inner_text()) > 40
+
+
+def test_the_mask_and_its_json_load(heads, folder, idle):
+    with heads.expect_download() as waiting:
+        heads.get_by_role("button", name="Mask (.safetensors)").click()
+    path = folder / "mask.safetensors"
+    waiting.value.save_as(path)
+    mask = masks.load(path)
+    assert mask.self_heads.shape == (8, 10) and (mask.self_heads.sum(axis=1) == 7).all()
+    assert mask.metadata["settings"]["ratio"] == 0.3
+    with heads.expect_download() as waiting:
+        heads.get_by_role("button", name="JSON").click()
+    waiting.value.save_as(folder / "mask.json")
+    assert json.loads((folder / "mask.json").read_text())["counts"]["self_heads"] == [7] * 8
+    assert [path.name for path in (folder / "workspace").glob(".mask-*")] == []
+
+
+def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays(heads, idle):
+    heads.get_by_role("spinbutton", name="Steps").fill("400")
+    heads.get_by_role("button", name="Generate").click()
+    expect(heads.get_by_text(re.compile(r"of 400"))).to_be_visible(timeout=60_000)
+    heads.reload()
+    expect(heads.get_by_text(re.compile(r"of 400"))).to_be_visible(timeout=30_000)
+    heads.get_by_role("button", name="Cancel").click()
+    expect(heads.get_by_text(re.compile(r"Cancelled after \d+ of 400"))).to_be_visible(timeout=30_000)
+    idle(heads)
+    heads.get_by_role("spinbutton", name="Steps").fill("2")
+    heads.get_by_role("button", name="Generate").click()
+    heads.locator("video").wait_for(timeout=60_000)
+    heads.wait_for_function("document.querySelector('video').readyState >= 2")
+    video = heads.evaluate(
+        "(({error, videoWidth, duration}) => [error, videoWidth, duration])(document.querySelector('video'))"
+    )
+    assert video[0] is None and video[1] > 0 and video[2] > 0
+    assert "/api/video/workspace/jobs/" in heads.locator("video").get_attribute("src")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1440, 900), (1280, 720)])
+@pytest.mark.parametrize("name", ["", "runs", "jobs"])
+def test_no_page_scrolls_sideways_or_shows_an_error(browser, address, idle, scheme, size, name):
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{address}/{name}")
+    idle(page)
+    page.locator("h1").first.wait_for()
+    page.wait_for_timeout(300)
+    main = "document.querySelector('[data-testid=stMain]')"
+    assert page.evaluate(f"{main}.scrollWidth - {main}.clientWidth") == 0
+    expect(page.locator("[data-testid=stAlert], [data-testid=stException]")).to_have_count(0)
+    dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", dark)[:3])) < 80) == (scheme == "dark")
+    context.close()
