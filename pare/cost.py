@@ -1,7 +1,7 @@
 """Parameters, floating-point operations and memory of a dense, pruned or routed Wan model, from its geometry alone."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -188,7 +188,13 @@ def flops(
 
 
 def memory(
-    geometry: Geometry, clip: Clip, *, bytes_per_value: int, counts: Mapping[str, Counts] | None = None
+    geometry: Geometry,
+    clip: Clip,
+    *,
+    bytes_per_value: int,
+    self_heads: Counts = None,
+    cross_heads: Counts = None,
+    neurons: Counts = None,
 ) -> Memory:
     """Memory of one forward of one clip through the transformer, an estimate for planning.
 
@@ -202,10 +208,10 @@ def memory(
     26.6
     """
     length, dim = tokens(geometry, clip), geometry.dim
-    stored = parameters(geometry, **(counts or {})).total
+    stored = parameters(geometry, self_heads=self_heads, cross_heads=cross_heads, neurons=neurons).total
     widest = max(
         max(7 * own * geometry.head_dim, 4 * cross * geometry.head_dim, 2 * ffn)
-        for own, cross, ffn in _per_block(geometry, **(counts or {}))
+        for own, cross, ffn in _per_block(geometry, self_heads, cross_heads, neurons)
     )
     activations = length * (dim * (bytes_per_value + 8) + widest * bytes_per_value)
     return Memory(weights=stored * bytes_per_value, activations=activations)

@@ -263,7 +263,7 @@ def _nearest(value: int, multiple: int, offset: int, largest: int) -> int:
 
 
 def _preset(repo_id: str, steps: int, guidance: float, **sizes: Any) -> Preset:
-    common = {"head_dim": 128, "out_channels": 16, "text_dim": 4096}
+    common: dict[str, Any] = {"head_dim": 128, "out_channels": 16, "text_dim": 4096}
     defaults = {
         "height": 480, "width": 832, "frames": 81, "fps": 16, "steps": steps, "guidance": guidance, "shift": 3.0,
     }  # fmt: skip

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import diffusers
 import torch
@@ -27,7 +27,11 @@ __all__ = [
     "set_flow_shift",
 ]
 
-Pipeline: TypeAlias = WanPipeline | WanImageToVideoPipeline
+if TYPE_CHECKING:
+    # diffusers' lazy names look to a type checker like the placeholders it uses when a package is missing.
+    Pipeline: TypeAlias = Any
+else:
+    Pipeline = WanPipeline | WanImageToVideoPipeline
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,

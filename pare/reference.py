@@ -126,7 +126,7 @@ def defaults(model: str | ModelRef, *, height: int | None = None, width: int | N
     geometry = model_geometry(reference)
     for preset in PRESETS.values():
         if preset.geometry == geometry:
-            clip = Clip(height or preset.defaults["height"], width or preset.defaults["width"], 1)
+            clip = Clip(height or int(preset.defaults["height"]), width or int(preset.defaults["width"]), 1)
             return dict(preset.defaults) | {"shift": flow_shift(clip)}
     return {}
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 QUIET_SECONDS = 5.0
 
@@ -12,8 +12,8 @@ class Bar:
     """A `pare.progress.Progress` to use as a context; nothing is drawn before the first report."""
 
     def __init__(self) -> None:
-        self._progress = None
-        self._task = None
+        self._progress: Any = None
+        self._task: Any = None
         self._last = -QUIET_SECONDS
         self._message = ""
 

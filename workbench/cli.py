@@ -16,7 +16,7 @@ from workbench.settings import with_run_flags
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="demo, a diffusers folder, a hub id, or a preset's name.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that capture wrote.")]
-Out = Annotated[str, typer.Option("--out", help="What to write.", show_default=False)]
+Branch = Annotated[str | None, typer.Option("--branch", help="cond or uncond; default: both.")]
 TauS = Annotated[float, typer.Option("--tau-s", help="A head is spatial above this ratio.")]
 TauT = Annotated[float, typer.Option("--tau-t", help="A head is temporal below this ratio.")]
 Workspace = Annotated[str, typer.Option("--workspace", help="The folder of the app and its jobs.")]
@@ -106,7 +106,7 @@ def roles(
     *,
     tau_s: TauS = 0.7,
     tau_t: TauT = 0.3,
-    branch: Annotated[str | None, typer.Option("--branch", help="cond or uncond; default: both.")] = None,
+    branch: Branch = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Also write every head's numbers here.")] = None,
     parquet: Annotated[str | None, typer.Option("--parquet", help="The same as Parquet.")] = None,
 ) -> Call:
@@ -127,10 +127,12 @@ def make_mask(
     alpha: Annotated[float, typer.Option("--alpha", help="Protection of temporal heads.")] = 1.5,
     k_min: Annotated[int | None, typer.Option("--k-min", help="Heads to keep at least.")] = None,
     scorer: Annotated[str, typer.Option("--scorer", help="How heads are scored.")] = "pare",
+    branch: Branch = None,
 ) -> Call:
     """Choose which heads stay, by importance and role (the default verb: `pare mask RUN --out MASK`)."""
-    given = {"ratio": ratio, "tau_s": tau_s, "tau_t": tau_t, "alpha": alpha, "k_min": k_min, "scorer": scorer}
-    return Call("mask", arguments={"run": run, "out": out, **given})
+    thresholds = {"tau_s": tau_s, "tau_t": tau_t, "branch": branch}
+    given = {"ratio": ratio, "alpha": alpha, "k_min": k_min, "scorer": scorer}
+    return Call("mask", arguments={"run": run, "out": out, **thresholds, **given})
 
 
 @masks.command("show")

@@ -87,7 +87,7 @@ class RunSettings(pydantic.BaseModel):
         return Clip(self.height, self.width, self.frames)
 
     @property
-    def loading(self) -> dict[str, str]:
+    def loading(self) -> dict[str, Any]:
         """What `pare.models.load_pipeline` is told."""
         return {
             "dtype": self.dtype,

@@ -143,7 +143,7 @@ def test_blocks_that_run():
 def test_memory_grows_linearly_with_tokens_and_shrinks_with_width():
     one, two = memory(T2V, LOW, bytes_per_value=2), memory(T2V, Clip(960, 832, 81), bytes_per_value=2)
     assert two.activations == 2 * one.activations and two.weights == one.weights == 2 * parameters(T2V).total
-    student = memory(T2V, LOW, bytes_per_value=2, counts=STUDENT)
+    student = memory(T2V, LOW, bytes_per_value=2, **STUDENT)
     assert student.activations < one.activations and student.weights < one.weights
 
 

@@ -83,7 +83,7 @@ def _attention_kernel(device: Any, dtype: Any) -> str:
 
     query = torch.zeros(1, 2, 64, 128, device=device, dtype=dtype)
     choice = torch._fused_sdp_choice(query, query, query)
-    return next((name for name, backend in SDPBackend.__members__.items() if int(backend) == choice), str(choice))
+    return next((name for name, backend in SDPBackend.__members__.items() if backend.value == choice), str(choice))
 
 
 def _full_name(device: Any) -> str:

@@ -21,12 +21,12 @@ def info(
     geometry = reference.model_geometry(known)
     stored = reference.defaults(known, height=height, width=width)
     given = {"height": height, "width": width, "frames": frames}
-    size = {name: stored.get(name) if value is None else value for name, value in given.items()}
+    size: dict[str, Any] = {name: stored.get(name) if value is None else value for name, value in given.items()}
     if missing := [f"--{name}" for name, value in size.items() if value is None]:
         raise InputError(
             " ".join(missing), got="no value", expected=f"a size, since {model} comes without one", fix="add the flags"
         )
-    clip = Clip(**size)
+    clip = Clip(size["height"], size["width"], size["frames"])
     check_clip(geometry, clip)
     work = cost.flops(geometry, clip)
     return {
