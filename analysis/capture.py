@@ -47,7 +47,7 @@ def capture(model: Any, spec: CaptureSpec | None = None) -> Iterator[Recorder]:
         yield recorder
 
 
-def output_weight_norms(transformer: torch.nn.Module) -> dict[str, np.ndarray]:
+def output_weight_norms(transformer: Any) -> dict[str, np.ndarray]:
     """‖W_O^{i,j}‖_F of every head's slice of the output projections: {kind/output_weight_norm: [block, head]}."""
     norms = {}
     for kind, name in (("self", "attn1"), ("cross", "attn2")):
@@ -75,7 +75,9 @@ class _PassHook(ModelHook):
     def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
         given = dict(zip(("hidden_states", "timestep"), args, strict=False)) | kwargs
         with self.recorder.forward(given["hidden_states"], given["timestep"]), _AttentionCalls(self.recorder):
-            return self.fn_ref.original_forward(*args, **kwargs)
+            forward = self.fn_ref.original_forward
+            assert forward is not None
+            return forward(*args, **kwargs)
 
     def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
         self.context.reset()
@@ -94,7 +96,7 @@ class _AttentionCalls(TorchFunctionMode):
 
 
 @contextmanager
-def _pass_hook(transformer: torch.nn.Module, recorder: Recorder) -> Iterator[None]:
+def _pass_hook(transformer: Any, recorder: Recorder) -> Iterator[None]:
     own_forward, own_registry = "forward" in vars(transformer), hasattr(transformer, "_diffusers_hook")
     registry = HookRegistry.check_if_exists_or_initialize(transformer)
     if registry.get_hook(HOOK) is not None:
@@ -129,7 +131,7 @@ def _leaving_block(recorder: Recorder, block: int) -> Callable[..., None]:
     )
 
 
-def _transformer(model: Any) -> torch.nn.Module:
+def _transformer(model: Any) -> Any:
     transformer = getattr(model, "transformer", model)
     blocks = getattr(transformer, "blocks", None)
     if not blocks or not all(hasattr(block, name) for block in blocks for name in ("attn1", "attn2")):

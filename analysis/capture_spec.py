@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
 from analysis.manifest import BLOCK_AXES, HEAD_AXES, Statistic
 from pare.errors import InputError
+from pare.geometry import Geometry
 
 # name → unit, what it is.
 HEAD_STATISTICS: Mapping[str, tuple[str, str]] = {
@@ -41,18 +40,18 @@ class CaptureSpec:
             if name not in known:
                 raise InputError("statistic", got=name, expected=f"one of {', '.join(known)}", fix="choose one of them")
 
-    def describe(self, transformer: torch.nn.Module, steps: int, branches: tuple[str, ...]) -> dict[str, Statistic]:
-        """The manifest's entry of every statistic that this transformer has."""
-        blocks, heads = len(transformer.blocks), transformer.blocks[0].attn1.heads
-        shapes = {HEAD_AXES: (steps, len(branches), blocks, heads), BLOCK_AXES: (steps, len(branches), blocks)}
+    def describe(self, geometry: Geometry, steps: int, branches: int) -> dict[str, Statistic]:
+        """The manifest's entry of every statistic that a model of this geometry has, for so many steps and branches."""
+        blocks = (steps, branches, geometry.blocks)
+        shapes = {HEAD_AXES: (*blocks, geometry.heads), BLOCK_AXES: blocks}
+        names = self.present(geometry.added_kv_proj_dim is not None)
         return {
             name: Statistic(axes=axes, shape=shapes[axes], unit=unit, description=description)
             for axes, known in ((HEAD_AXES, HEAD_STATISTICS), (BLOCK_AXES, BLOCK_STATISTICS))
             for name, (unit, description) in known.items()
-            if name in self.present(transformer)
+            if name in names
         }
 
-    def present(self, transformer: torch.nn.Module) -> tuple[str, ...]:
-        """The names asked for, less the image part where the model attends to no image."""
-        image = transformer.blocks[0].attn2.add_k_proj is not None
+    def present(self, image: bool) -> tuple[str, ...]:
+        """The names asked for, less the image part unless cross-attention has an `image` part."""
         return tuple(name for name in self.statistics if image or name != "cross/image_value_norm")

@@ -53,19 +53,23 @@ def protected(importance: np.ndarray, roles: np.ndarray, alpha: float = ALPHA) -
 def run_importance(run: Run, branch: str | None = None) -> dict[str, np.ndarray]:
     """Eq. 3 over a run, from its summary: {"self": [block, head], "cross": [block, head]}.
 
-    Cross-attention to text and, for image-to-video, to the image are summed per head.
+    Cross-attention to text and, for image-to-video, to the image are summed per head. Raises InputError where the run
+    has no value norms.
     """
-    parts = {"self": ["self/value_norm"], "cross": ["cross/value_norm", "cross/image_value_norm"]}
-    return {
-        kind: sum(
-            head_importance(
-                _branches(run, name, branch)[None], run.timesteps, run.output_weight_norm(kind).astype(float)
+    parts = {"self": ("self/value_norm",), "cross": ("cross/value_norm", "cross/image_value_norm")}
+    result = {}
+    for kind, names in parts.items():
+        if names[0] not in run.statistics:
+            raise InputError(
+                str(run.folder),
+                got=f"no {names[0]}",
+                expected="value norms, which importance needs",
+                fix="capture them",
             )
-            for name in names
-            if name in run.statistics
-        )
-        for kind, names in parts.items()
-    }
+        norms = [_branches(run, name, branch)[None] for name in names if name in run.statistics]
+        weight = run.output_weight_norm(kind).astype(float)
+        result[kind] = np.sum([head_importance(norm, run.timesteps, weight) for norm in norms], axis=0)
+    return result
 
 
 def mean_ratio(run: Run, branch: str | None = None) -> np.ndarray:

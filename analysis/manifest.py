@@ -52,7 +52,7 @@ class Manifest(BaseModel):
     """The content of `run.json`; the same command on the same machine writes the same bytes."""
 
     model_config = _READER
-    schema_name: Literal["pare-run/1"] = Field(SCHEMA, alias="schema")
+    schema_name: Literal["pare-run/1"] = Field("pare-run/1", alias="schema")
     model: dict[str, Any]
     geometry: dict[str, Any]
     clip: dict[str, Any]

@@ -115,8 +115,8 @@ def check(mask: Mask, geometry: Geometry, model: Mapping[str, Any]) -> None:
     if own and model.get("config_hash") and own != model["config_hash"]:
         raise InputError(
             "mask",
-            got=f"a mask of {mask.model_id} (config {own})",
-            expected=f"one of {name} (config {model['config_hash']})",
+            got=f"a mask of {mask.model_id} (config {str(own)[:12]})",
+            expected=f"one of {name} (config {model['config_hash'][:12]})",
             fix="use a mask of this model",
         )
 

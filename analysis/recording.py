@@ -1,0 +1,253 @@
+"""Write a run: plan it, then measure sample after sample at noised clean latents or along real generations."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+
+from analysis.attention import fused_kernel
+from analysis.capture import CaptureSpec, capture, output_weight_norms, stack_passes
+from analysis.generation import encode, first_inputs, generate
+from analysis.manifest import Manifest, Sample
+from analysis.runs import Run, RunWriter
+from pare.errors import InputError
+from pare.geometry import Clip, Geometry, latent_frames, tokens_per_frame
+from pare.models import set_flow_shift
+from pare.progress import Progress, silent
+from pare.versions import versions
+from pare.video import write_video
+
+Mode: TypeAlias = Literal["calibration", "trajectory"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+BINS = 10
+
+
+def plan(
+    pipe: Any,
+    *,
+    model: Mapping[str, Any],
+    geometry: Geometry,
+    mode: Mode,
+    settings: Mapping[str, Any],
+    prompts: Sequence[str],
+    samples: int | None = None,
+    videos: Sequence[Path] = (),
+    bins: int = BINS,
+    spec: CaptureSpec | None = None,
+) -> Manifest:
+    """What a capture will write, all of it known before the first forward.
+
+    `model` is the model's identity, `settings` a filled `RunSettings` as a dict. Sample i has prompt i (the prompts
+    start over when there are fewer) and seed `settings["seed"] + i`. Timesteps are the sampler's own along a
+    trajectory, the centres of `bins` equal bins of t in calibration. Raises InputError for contradictory inputs.
+    """
+    check_inputs(mode, prompts, samples, videos)
+    clip = Clip(settings["height"], settings["width"], settings["frames"])
+    trajectory = mode == "trajectory"
+    timesteps, sigmas = _sampler_steps(pipe, settings) if trajectory else bin_centres(bins)
+    branches = ("cond", "uncond") if trajectory and settings["guidance"] > 1 else ("cond",)
+    chosen = [
+        Sample(
+            prompt=prompts[index % len(prompts)] if prompts else "",
+            seed=settings["seed"] + index,
+            video=f"videos/{index:05d}.mp4" if trajectory else None,
+            source=videos[index].name if videos else None,
+        )
+        for index in range(len(videos) or samples or len(prompts))
+    ]
+    return Manifest(
+        schema="pare-run/1",
+        model=dict(model),
+        geometry=geometry.to_dict(),
+        clip={"height": clip.height, "width": clip.width, "frames": clip.frames, "fps": settings["fps"]},
+        num_frames=latent_frames(geometry, clip.frames),
+        tokens_per_frame=tokens_per_frame(geometry, clip.height, clip.width),
+        mode=mode,
+        settings={name: value for name, value in settings.items() if name != "dry_run"},
+        timesteps=timesteps,
+        sigmas=sigmas,
+        branches=branches,
+        samples=tuple(chosen),
+        statistics=(spec or CaptureSpec()).describe(geometry, len(timesteps), len(branches)),
+        attention=_attention(pipe, geometry),
+        versions=versions(),
+    )
+
+
+def check_inputs(mode: str, prompts: Sequence[str], samples: int | None, videos: Sequence[Path]) -> None:
+    """Refuse contradictory inputs of a capture before a model is loaded."""
+    if mode not in MODES:
+        raise InputError("--mode", got=mode, expected=" or ".join(MODES), fix="--mode calibration")
+    if not prompts and not videos:
+        raise InputError("--prompts", got="no prompt", expected="one prompt per line", fix="--prompts FILE")
+    if samples is not None and samples < 1:
+        raise InputError("--samples", got=samples, expected="a number of at least 1", fix="--samples 200")
+    if videos and mode == "trajectory":
+        raise InputError("--videos", got="with --mode trajectory", expected="prompts", fix="--mode calibration")
+    if videos and samples is not None:
+        raise InputError("--samples", got="with --videos", expected="one sample per video", fix="leave --samples out")
+    if videos and prompts and len(prompts) not in (1, len(videos)):
+        raise InputError(
+            "--prompts", got=f"{len(prompts)} lines", expected=f"1 or {len(videos)}, as many as videos", fix="one each"
+        )
+
+
+def bin_centres(bins: int = BINS) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Timesteps and sigmas at the centres of equal bins of t in 0..1000, noisiest first.
+
+    >>> bin_centres(2)
+    ((750.0, 250.0), (0.75, 0.25))
+    """
+    if bins < 1:
+        raise InputError("bins", got=bins, expected="a number of at least 1", fix=f"bins = {BINS}")
+    timesteps = tuple(1000 * (index + 0.5) / bins for index in reversed(range(bins)))
+    return timesteps, tuple(t / 1000 for t in timesteps)
+
+
+def record(
+    pipe: Any,
+    manifest: Manifest,
+    out: str | Path,
+    *,
+    videos: Sequence[Path] = (),
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Run:
+    """Measure every sample of the manifest and write the run; with `resume`, the samples that are missing.
+
+    The pipeline is left as it was found. `progress` is called after every forward or sampler step and may stop the
+    capture by raising; the samples on disk stay.
+    """
+    spec = CaptureSpec(tuple(manifest.statistics))
+    writer = RunWriter(out, manifest, output_weight_norms(pipe.transformer), resume=resume)
+    pending = writer.pending()
+    one = _trajectory_sample if manifest.mode == "trajectory" else _calibration_sample
+    per_sample = _units(manifest, videos)
+    writer.log("start", samples=len(manifest.samples), pending=len(pending))
+    with _shifted(pipe, manifest.settings["shift"]):
+        for index in pending:
+            started, before = time.monotonic(), index * per_sample
+            done = iter(range(before + 1, before + per_sample + 1))
+
+            def step(message: str, done: Iterator[int] = done, index: int = index) -> None:
+                total = per_sample * len(manifest.samples)
+                progress(next(done), total, f"sample {index + 1} of {len(manifest.samples)}, {message}")
+
+            with torch.no_grad(), _freed(pipe):
+                arrays, kernels = one(pipe, manifest, index, spec, videos, writer.folder, step)
+            writer.write_sample(index, arrays)
+            writer.log("sample", index=index, seconds=round(time.monotonic() - started, 3), kernels=kernels)
+    run = writer.finish()
+    writer.log("end")
+    return run
+
+
+def _calibration_sample(
+    pipe: Any,
+    manifest: Manifest,
+    index: int,
+    spec: CaptureSpec,
+    videos: Sequence[Path],
+    folder: Path,
+    step: Callable[[str], None],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    sample = manifest.samples[index]
+    generator = torch.Generator("cpu").manual_seed(sample.seed)
+    with first_inputs(pipe.transformer) as inputs:
+        if videos:
+            # One step is run for its text (and image) embeddings only.
+            settings = {**manifest.settings, "steps": 1, "guidance": 1.0}
+            generate(pipe, sample.prompt, settings, generator, "latent", step)
+            clean = encode(pipe, videos[index], manifest.clip)
+        else:
+            clean = generate(pipe, sample.prompt, manifest.settings, generator, "latent", step)
+    transformer = pipe.transformer
+    condition = inputs["hidden_states"][:, clean.shape[1] :]
+    fixed = {name: inputs[name] for name in inputs if name.startswith("encoder_hidden_states")}
+    with capture(transformer, spec) as recorder:
+        for number, (t, sigma) in enumerate(zip(manifest.timesteps, manifest.sigmas, strict=True)):
+            noise = torch.randn(clean.shape, generator=generator).to(clean)
+            noised = ((1 - sigma) * clean + sigma * noise).to(condition)
+            with transformer.cache_context("cond", step_index=number, sigma=sigma):
+                transformer(
+                    hidden_states=torch.cat([noised, condition], dim=1),
+                    timestep=torch.tensor([t], device=clean.device),
+                    return_dict=False,
+                    **fixed,
+                )
+            step(f"timestep {t:g}")
+        return stack_passes(recorder.take(), len(manifest.timesteps), manifest.branches), sorted(recorder.kernels)
+
+
+def _trajectory_sample(
+    pipe: Any,
+    manifest: Manifest,
+    index: int,
+    spec: CaptureSpec,
+    videos: Sequence[Path],
+    folder: Path,
+    step: Callable[[str], None],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    sample = manifest.samples[index]
+    generator = torch.Generator("cpu").manual_seed(sample.seed)
+    with capture(pipe, spec) as recorder:
+        frames = generate(pipe, sample.prompt, manifest.settings, generator, "np", step)[0]
+    made_by = {"model": manifest.model, "prompt": sample.prompt, "seed": sample.seed, "versions": manifest.versions}
+    pixels = np.round(np.asarray(frames) * 255).clip(0, 255).astype(np.uint8)
+    assert sample.video is not None
+    metadata = {**made_by, "settings": manifest.settings}
+    write_video(pixels, folder / sample.video, manifest.clip["fps"], metadata)
+    return stack_passes(recorder.take(), len(manifest.timesteps), manifest.branches), sorted(recorder.kernels)
+
+
+@contextmanager
+def _shifted(pipe: Any, shift: float) -> Iterator[None]:
+    own = pipe.scheduler
+    set_flow_shift(pipe, shift)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
+
+
+@contextmanager
+def _freed(pipe: Any) -> Iterator[None]:
+    """Let offloaded parts go back after a sample, also when it was stopped."""
+    try:
+        yield
+    finally:
+        pipe.maybe_free_model_hooks()
+
+
+def _sampler_steps(pipe: Any, settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    with _shifted(pipe, settings["shift"]):
+        pipe.scheduler.set_timesteps(settings["steps"])
+        timesteps = tuple(float(t) for t in pipe.scheduler.timesteps)
+        return timesteps, tuple(float(sigma) for sigma in pipe.scheduler.sigmas[: len(timesteps)])
+
+
+def _units(manifest: Manifest, videos: Sequence[Path]) -> int:
+    """How often `progress` is called per sample: after every sampler step and every calibration forward."""
+    if manifest.mode == "trajectory":
+        return len(manifest.timesteps)
+    return (1 if videos else manifest.settings["steps"]) + len(manifest.timesteps)
+
+
+def _attention(pipe: Any, geometry: Geometry) -> dict[str, Any]:
+    """How attention is computed, and how its log-sum-exp is had: for the run's manifest."""
+    transformer = pipe.transformer
+    chosen = transformer.blocks[0].attn1.processor._attention_backend
+    backend = "native" if chosen is None else str(chosen.value)
+    probe = torch.zeros(
+        1, geometry.heads, 64, geometry.head_dim, dtype=transformer.dtype, device=pipe._execution_device
+    )
+    return {
+        "backend": backend,
+        "kernel": fused_kernel(probe, probe, probe) or "chunked",
+        "log_sum_exp": "the forward's own call" if "native" in backend else "one extra native call per block",
+        "dtype": str(transformer.dtype).removeprefix("torch."),
+    }

@@ -1,0 +1,244 @@
+"""Whole runs: what is measured where, seeds, clean latents from the model or from videos, cancel, kill -9 and resume."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from analysis.capture import capture
+from analysis.generation import encode, first_inputs, generate
+from analysis.recording import bin_centres, plan, record
+from analysis.runs import Run
+from pare.errors import Cancelled, InputError
+from pare.models import load_pipeline, model_geometry, model_identity
+from pare.video import read_video, write_video
+from tests.tiny import BLOCKS, HEADS
+from workbench.settings import RunSettings
+
+PROMPTS = ["a red 7 moving up", "a blue 3 standing still"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert files.pop("log.jsonl")
+    return files
+
+
+def make(folder, pipe, mode="calibration", prompts=PROMPTS, images=None, **more):
+    settings = RunSettings.of(device="cpu", dtype="float32", **(images or {})).filled(str(folder))
+    return plan(
+        pipe, model=model_identity(str(folder)), geometry=model_geometry(str(folder)), mode=mode,
+        settings=settings.model_dump(), prompts=prompts, **more,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_folder):
+    return load_pipeline(str(tiny_folder), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def calibration(tiny_folder, pipe, tmp_path_factory) -> Run:
+    return record(pipe, make(tiny_folder, pipe, samples=3), tmp_path_factory.mktemp("runs") / "calibration")
+
+
+@pytest.fixture(scope="module")
+def trajectory(tiny_folder, pipe, tmp_path_factory) -> Run:
+    return record(pipe, make(tiny_folder, pipe, "trajectory"), tmp_path_factory.mktemp("runs") / "trajectory")
+
+
+def test_bin_centres_are_the_papers_ten():
+    timesteps, sigmas = bin_centres()
+    assert timesteps == (950, 850, 750, 650, 550, 450, 350, 250, 150, 50)
+    assert sigmas == tuple(t / 1000 for t in timesteps)
+
+
+def test_a_calibration_run_has_every_cell(calibration):
+    assert calibration.array("self/ratio").shape == (3, 10, 1, BLOCKS, HEADS)
+    assert calibration.branches == ("cond",) and calibration.num_frames == 5 and calibration.complete
+    for name in calibration.statistics:
+        assert np.isfinite(calibration.array(name)).all(), name
+    samples = calibration.manifest.samples
+    assert [(each.prompt, each.seed) for each in samples] == [(PROMPTS[0], 0), (PROMPTS[1], 1), (PROMPTS[0], 2)]
+    ratio = calibration.array("self/ratio")
+    assert not np.allclose(ratio[0], ratio[2]) and not np.allclose(ratio[0, 0], ratio[0, 9])
+    assert calibration.output_weight_norm("cross").shape == (BLOCKS, HEADS)
+
+
+def test_calibration_measures_the_models_own_latents_noised_to_each_timestep(calibration, pipe):
+    """The same numbers from the parts: generate, keep the embeddings, noise with what the seed gives next."""
+    settings = calibration.manifest.settings
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad(), first_inputs(pipe.transformer) as inputs:
+        clean = generate(pipe, PROMPTS[1], settings, generator, "latent", lambda message: None)
+        text = inputs["encoder_hidden_states"]
+        with capture(pipe) as recorder:
+            for t in calibration.timesteps:
+                noise = torch.randn(clean.shape, generator=generator)
+                pipe.transformer((1 - t / 1000) * clean + t / 1000 * noise, torch.tensor([t]), text)
+    expected = np.stack([each.arrays["self/ratio"] for each in recorder.take()])
+    np.testing.assert_allclose(calibration.array("self/ratio", [1])[0, :, 0], expected, rtol=1e-5)
+    # The noise that calibration adds is not the noise that the latents were made from.
+    first = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    assert abs(torch.corrcoef(torch.stack([first.flatten(), noise.flatten()]))[0, 1]) < 0.2
+
+
+def test_a_trajectory_run_keeps_branches_apart_and_the_videos(trajectory, pipe):
+    assert trajectory.branches == ("cond", "uncond")
+    assert trajectory.array("self/ratio").shape == (2, 3, 2, BLOCKS, HEADS)
+    assert (np.diff(trajectory.timesteps) < 0).all()
+    np.testing.assert_allclose(trajectory.sigmas, trajectory.timesteps / 1000, atol=1e-3)
+    cross = trajectory.array("cross/value_norm")
+    assert (cross[:, :, 0] != cross[:, :, 1]).all()
+    assert sorted(trajectory.videos) == [0, 1]
+    frames, fps, metadata = read_video(trajectory.videos[1])
+    assert frames.shape == (9, 32, 32, 3) and fps == 8
+    assert metadata["prompt"] == PROMPTS[1] and metadata["seed"] == 1
+    assert metadata["model"]["model_id"] == trajectory.model_id
+
+
+def test_a_trajectory_is_the_generation_without_capture(trajectory, pipe, tmp_path):
+    settings = trajectory.manifest.settings
+    own = pipe.scheduler
+    plain = pipe(
+        PROMPTS[0], height=32, width=32, num_frames=9, num_inference_steps=3, guidance_scale=settings["guidance"],
+        generator=torch.Generator().manual_seed(0), output_type="np",
+    ).frames[0]  # fmt: skip
+    assert pipe.scheduler is own
+    write_video(np.round(plain * 255).astype(np.uint8), tmp_path / "plain.mp4", 8, {})
+    frames, _, _ = read_video(tmp_path / "plain.mp4")
+    np.testing.assert_array_equal(read_video(trajectory.videos[0])[0], frames)
+
+
+def test_without_guidance_there_is_one_branch(tiny_folder, pipe):
+    settings = RunSettings.of(guidance=1.0).filled(str(tiny_folder)).model_dump()
+    manifest = plan(
+        pipe, model={}, geometry=model_geometry(str(tiny_folder)), mode="trajectory", settings=settings, prompts=["a 1"]
+    )
+    assert manifest.branches == ("cond",)
+
+
+def test_the_same_command_gives_the_same_bytes(calibration, trajectory, tiny_folder, pipe, tmp_path):
+    for first in (calibration, trajectory):
+        again = record(pipe, first.manifest, tmp_path / first.manifest.mode)
+        assert contents(again.folder) == contents(first.folder)
+
+
+def test_real_videos_are_encoded_by_the_models_vae(tiny_folder, pipe, tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("b.mp4", "a.mp4"):
+        write_video(generator.integers(0, 256, (12, 48, 40, 3), dtype=np.uint8), tmp_path / name, 8, {})
+    films = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    manifest = make(tiny_folder, pipe, prompts=["a red 7"], videos=films)
+    assert [(each.prompt, each.source) for each in manifest.samples] == [("a red 7", "a.mp4"), ("a red 7", "b.mp4")]
+    run = record(pipe, manifest, tmp_path / "run", videos=films)
+    assert np.isfinite(run.array("self/ratio")).all()
+    with torch.no_grad():
+        latents = encode(pipe, films[0], manifest.clip)
+    assert latents.shape == (1, 4, 5, 8, 8)
+    short = tmp_path / "short.mp4"
+    write_video(np.zeros((3, 32, 32, 3), np.uint8), short, 8, {})
+    with pytest.raises(InputError, match="3 video frames"):
+        encode(pipe, short, manifest.clip)
+
+
+def test_encoding_undoes_decoding_in_scale(pipe, tmp_path):
+    """Latents leave the VAE's own scale by its mean and standard deviation, the inverse of what the pipeline does."""
+    clip = {"height": 32, "width": 32, "frames": 9}
+    write_video(np.full((9, 32, 32, 3), 90, np.uint8), tmp_path / "grey.mp4", 8, {})
+    with torch.no_grad():
+        plain = encode(pipe, tmp_path / "grey.mp4", clip)
+        pipe.vae.register_to_config(latents_mean=[1.0] * 4, latents_std=[2.0] * 4)
+        scaled = encode(pipe, tmp_path / "grey.mp4", clip)
+        pipe.vae.register_to_config(latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
+    torch.testing.assert_close(scaled, (plain - 1) / 2)
+
+
+@pytest.mark.parametrize("mode", ["calibration", "trajectory"])
+def test_image_to_video(tiny_image_folder, tmp_path, mode):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    pipe = load_pipeline(str(tiny_image_folder), device="cpu")
+    manifest = make(tiny_image_folder, pipe, mode, prompts=["a red 7"], images={"image": str(tmp_path / "red.png")})
+    run = record(pipe, manifest, tmp_path / "run")
+    assert "cross/image_value_norm" in run.statistics
+    for name in run.statistics:
+        assert np.isfinite(run.array(name)).all(), name
+    assert (run.array("cross/value_norm") != run.array("cross/image_value_norm")).all()
+
+
+def test_cancel_stops_at_the_next_step_and_resume_ends_with_the_same_bytes(calibration, tiny_folder, pipe, tmp_path):
+    calls = []
+
+    def cancel(done, total, message=""):
+        calls.append((done, total))
+        if done == 17:
+            raise Cancelled
+
+    own, forward = pipe.scheduler, "forward" in vars(pipe.transformer)
+    with pytest.raises(Cancelled):
+        record(pipe, calibration.manifest, tmp_path / "run", progress=cancel)
+    # 3 sampler steps and 10 timesteps a sample: the second sample is in its calibration forwards.
+    assert calls == [(done, 39) for done in range(1, 18)]
+    assert Run.open(tmp_path / "run").finished == (0,)
+    assert pipe.scheduler is own and ("forward" in vars(pipe.transformer)) == forward
+    calls.clear()
+    record(pipe, calibration.manifest, tmp_path / "run", resume=True, progress=lambda *call: calls.append(call[:2]))
+    assert calls == [(done, 39) for done in range(14, 40)]
+    assert contents(tmp_path / "run") == contents(calibration.folder)
+
+
+@pytest.mark.parametrize("mode", ["calibration", "trajectory"])
+def test_kill_9_and_resume_end_with_the_same_bytes(tiny_folder, pipe, tmp_path, mode):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    command = [
+        sys.executable, "-m", "workbench", "capture", str(tiny_folder), "--out", str(tmp_path / "killed"), "--mode", mode,
+        "--prompts", str(prompts), "--samples", "40", "--device", "cpu", "--resume",
+    ]  # fmt: skip
+    random.seed(mode)
+    killed = 0
+    for after in (1, 4):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(list((tmp_path / "killed/samples").glob("[0-9]*"))) < after and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(random.random() * 0.1)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+    assert killed == 2
+    assert 1 <= len(Run.open(tmp_path / "killed").finished) < 40
+    # A write that the kill cut short leaves a temporary name.
+    (tmp_path / "killed/samples/.00039.1.partial.safetensors").write_bytes(b"half")
+    manifest = make(tiny_folder, pipe, mode, samples=40)
+    resumed = record(pipe, manifest, tmp_path / "killed", resume=True)
+    whole = record(pipe, manifest, tmp_path / "whole")
+    assert contents(resumed.folder) == contents(whole.folder)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"mode": "both"}, "--mode"),
+        ({"prompts": []}, "--prompts"),
+        ({"samples": 0}, "--samples"),
+        ({"videos": [Path("a.mp4")], "mode": "trajectory"}, "--videos"),
+        ({"videos": [Path("a.mp4")], "samples": 2}, "--samples"),
+        ({"videos": [Path("a.mp4")] * 3}, "2 lines"),
+    ],
+)
+def test_contradictory_inputs_are_refused(given, words):
+    from analysis.recording import check_inputs
+
+    with pytest.raises(InputError, match=words):
+        check_inputs(**({"mode": "calibration", "prompts": PROMPTS, "samples": None, "videos": []} | given))

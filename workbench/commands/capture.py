@@ -1,0 +1,167 @@
+"""`pare capture`: measure every head and block of a model, and write a run."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pare.errors import InputError
+from pare.geometry import DEMO
+from pare.progress import Progress, silent
+from workbench.plan import duration, forwards_per_clip, gibi, plan, render_plan
+from workbench.settings import RunSettings
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
+DEMO_PROMPTS = DEMO.parent / "prompts.txt"
+# A sample's file has a header of names and shapes beside its numbers.
+HEADER_BYTES = 1024
+
+
+def capture(
+    model: str,
+    *,
+    out: str | Path,
+    mode: Literal["calibration", "trajectory"] = "calibration",
+    prompts: str | Path | Sequence[str] | None = None,
+    videos: str | Path | None = None,
+    samples: int | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+    load: Callable[..., Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Measure a model sample by sample and write the run folder `out`.
+
+    `calibration` measures at 10 timesteps of latents that the model generated (or of `videos`, a folder, encoded by the
+    model's own VAE); `trajectory` along real generations, both guidance branches apart, and keeps the videos. `prompts`
+    is a file with one prompt a line, or the prompts themselves; `samples` of them are used, from the start again where
+    there are fewer. With `resume` the samples that are missing are measured and the run ends with the same bytes.
+    `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. With `dry_run` only
+    the plan is returned. Raises `InputError` for anything that could not work, before the model is loaded.
+    """
+    from analysis import recording
+    from analysis.capture_spec import CaptureSpec
+    from analysis.importance import run_roles
+    from analysis.roles import TAU_S, TAU_T, role_counts
+    from analysis.runs import check_target
+    from pare import models
+
+    run = RunSettings.of(**settings).filled(model)
+    lines, films = _prompts(prompts, model, bool(videos)), _videos(videos)
+    recording.check_inputs(mode, lines, samples, films)
+    check_target(Path(out), resume=resume)
+    device = models.check_device(run.device)
+    dtype = models.check_dtype(run.dtype, device)
+    # What auto came to is part of what made the run.
+    run = run.model_copy(update={"device": str(device), "dtype": str(dtype).removeprefix("torch.")})
+    geometry = models.model_geometry(model)
+    count = len(films) or samples or len(lines)
+    if run.dry_run:
+        steps, branches = (recording.BINS, 1) if mode == "calibration" else (run.steps or 0, forwards_per_clip(run))
+        branches = branches if mode == "calibration" else branches // steps
+        statistics = CaptureSpec().describe(geometry, steps, branches)
+        cells = sum(_product(each.shape) for each in statistics.values())
+        forwards = forwards_per_clip(run) if mode == "trajectory" else steps + (1 if films else forwards_per_clip(run))
+        return plan(
+            model,
+            run,
+            device=str(device),
+            forwards=forwards,
+            clips=count,
+            flops_per_second=models.measure_speed(device, dtype),
+            disk_bytes=count * (4 * cells + HEADER_BYTES) + 12 * cells,
+        )
+    identity = models.model_identity(model)
+    progress(0, 1, "loading the model")
+    pipe = (load or models.load_pipeline)(model, **run.loading)
+    start = time.perf_counter()
+    manifest = recording.plan(
+        pipe,
+        model=identity,
+        geometry=geometry,
+        mode=mode,
+        settings=run.model_dump(),
+        prompts=lines,
+        samples=samples,
+        videos=films,
+    )
+    written = recording.record(pipe, manifest, out, videos=films, resume=resume, progress=progress)
+    return {
+        "run": str(out),
+        "model": identity,
+        "mode": mode,
+        "samples": len(written.finished),
+        "steps": len(written.timesteps),
+        "branches": list(written.branches),
+        "blocks": geometry.blocks,
+        "heads": geometry.heads,
+        "statistics": list(written.statistics),
+        "attention": manifest.attention,
+        "tau_s": TAU_S,
+        "tau_t": TAU_T,
+        "roles": role_counts(run_roles(written, TAU_S, TAU_T)),
+        "uniform_ratio": written.uniform,
+        "videos": len(written.videos),
+        "bytes": sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file()),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The result for people."""
+    if result.get("dry_run"):
+        return render_plan(result)
+    roles = ", ".join(f"{count} {role}" for role, count in result["roles"].items())
+    return "\n".join(
+        [
+            f"{result['run']}: {result['samples']} samples x {result['steps']} timesteps, "
+            f"{' and '.join(result['branches'])}, {result['blocks']} blocks x {result['heads']} heads; "
+            f"{gibi(result['bytes'])} in {duration(result['seconds'])}",
+            f"heads: {roles} (tau_s {result['tau_s']}, tau_t {result['tau_t']}; uniform attention would have "
+            f"{result['uniform_ratio']:.3f})",
+        ]
+    )
+
+
+def _prompts(prompts: str | Path | Sequence[str] | None, model: str, videos: bool) -> list[str]:
+    if prompts is None:
+        if videos or model != "demo" or not DEMO_PROMPTS.is_file():
+            return []
+        prompts = DEMO_PROMPTS
+    if not isinstance(prompts, str | Path):
+        return [line.strip() for line in prompts if line.strip()]
+    path = Path(prompts).expanduser()
+    if not path.is_file():
+        raise InputError("--prompts", got=f"{prompts}, no such file", expected="a text file", fix="one prompt per line")
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            "--prompts", got=f"{prompts}, not UTF-8", expected="a text file", fix="save as UTF-8"
+        ) from error
+    if not lines:
+        raise InputError("--prompts", got=f"{prompts}, an empty file", expected="one prompt per line", fix="add some")
+    return lines
+
+
+def _videos(folder: str | Path | None) -> list[Path]:
+    if folder is None:
+        return []
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise InputError(
+            "--videos", got=f"{folder}, no such folder", expected="a folder of videos", fix="check the path"
+        )
+    found = sorted(each for each in path.iterdir() if each.suffix.lower() in VIDEOS)
+    if not found:
+        raise InputError(
+            "--videos", got=f"{folder}, no video in it", expected=f"files {', '.join(VIDEOS)}", fix="add some"
+        )
+    return found
+
+
+def _product(shape: Sequence[int]) -> int:
+    total = 1
+    for length in shape:
+        total *= length
+    return total

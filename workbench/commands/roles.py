@@ -1,0 +1,81 @@
+"""`pare roles`: which heads are spatial, mixed and temporal, from a run."""
+
+from pathlib import Path
+from typing import Any
+
+from analysis.importance import protected, run_importance
+from analysis.roles import TAU_S, TAU_T, check_thresholds, role_counts, role_table
+from analysis.runs import Run
+from pare.errors import InputError
+from pare.files import replacing
+
+
+def roles(
+    run: str | Path,
+    *,
+    tau_s: float = TAU_S,
+    tau_t: float = TAU_T,
+    branch: str | None = None,
+    csv: str | Path | None = None,
+    parquet: str | Path | None = None,
+) -> dict[str, Any]:
+    """Roles of all self-attention heads at two thresholds, averaged over samples, timesteps and branches.
+
+    Every head comes with its ratio, 95 % bootstrap interval over the n samples, the share of cells that agree with its
+    role, and its importance (Eq. 3). `csv` and `parquet` name tables to write. Raises `InputError` for an unreadable
+    run, thresholds out of order and a branch that was not measured.
+    """
+    check_thresholds(tau_s, tau_t)
+    opened = Run.open(run)
+    for flag, path in (("--csv", csv), ("--parquet", parquet)):
+        if path is not None and Path(path).is_dir():
+            raise InputError(flag, got=f"{path}, a folder", expected="a file name", fix="add a name")
+    table = role_table(opened, tau_s, tau_t, branch)
+    importance = run_importance(opened, branch)
+    table["importance"] = importance["self"].ravel()
+    table["protected"] = protected(
+        importance["self"], table["role"].to_numpy().reshape(importance["self"].shape)
+    ).ravel()
+    table["cross_importance"] = importance["cross"].ravel()
+    if csv is not None:
+        with replacing(csv) as temporary:
+            table.to_csv(temporary, index=False)
+    if parquet is not None:
+        with replacing(parquet) as temporary:
+            table.to_parquet(temporary, index=False)
+    return {
+        "run": str(run),
+        "run_hash": opened.hash,
+        "model": opened.model_id,
+        "tau_s": tau_s,
+        "tau_t": tau_t,
+        "branches": [branch] if branch else list(opened.branches),
+        "samples": len(opened.finished),
+        "steps": len(opened.timesteps),
+        "uniform_ratio": opened.uniform,
+        "counts": role_counts(table["role"].to_numpy()),
+        "near_a_threshold": int(table["flips"].sum()),
+        "heads": table.to_dict(orient="records"),
+        "csv": None if csv is None else str(csv),
+        "parquet": None if parquet is None else str(parquet),
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The result for people: the counts, then one line of letters per block."""
+    counts = ", ".join(f"{count} {role}" for role, count in result["counts"].items())
+    uniform = result["uniform_ratio"]
+    note = ", which counts as temporal" if uniform < result["tau_t"] else ""
+    lines = [
+        f"{result['model']}: {counts} (tau_s {result['tau_s']:g}, tau_t {result['tau_t']:g})",
+        f"over {result['samples']} samples x {result['steps']} timesteps, {' and '.join(result['branches'])}; "
+        f"{result['near_a_threshold']} heads within 0.02 of a threshold",
+        f"uniform attention would have r = {uniform:.3f}{note}",
+        "block  heads 0, 1, … (S spatial, M mixed, T temporal)",
+    ]
+    letters: dict[int, list[str]] = {}
+    for head in result["heads"]:
+        letters.setdefault(head["block"], []).append(head["role"] or "?")
+    lines += [f"{block:5d}  {' '.join(row)}" for block, row in letters.items()]
+    lines += [f"written {result[name]}" for name in ("csv", "parquet") if result[name]]
+    return "\n".join(lines)
