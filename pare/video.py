@@ -1,6 +1,7 @@
 """Videos in and out: H.264 in an mp4 that every browser plays, with the settings that made it inside."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -98,9 +99,9 @@ def check_video_path(path: str | Path) -> None:
     parent = path.parent
     while not parent.exists():
         parent = parent.parent
-    if not parent.is_dir():
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(
-            "--out", got=f"{path}, below a file", expected="a name in a folder", fix="choose another folder"
+            "--out", got=path, expected="a place that can be written", fix=f"choose another folder than {parent}"
         )
 
 

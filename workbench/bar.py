@@ -15,7 +15,7 @@ class Bar:
         self._progress: Any = None
         self._task: Any = None
         self._last = -QUIET_SECONDS
-        self._message = ""
+        self._line = ""
 
     def __enter__(self) -> Self:
         return self
@@ -40,12 +40,13 @@ class Bar:
 
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
             self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._progress.add_task(message, total=total)
+            self._task = self._progress.add_task(message, total=total or None)
             self._progress.start()
-        self._progress.update(self._task, completed=done, total=total, description=message)
+        # A total that is not known yet is reported as 0.
+        self._progress.update(self._task, completed=done, total=total or None, description=message)
 
     def _write(self, done: int, total: int, message: str) -> None:
-        now = time.monotonic()
-        if now - self._last >= QUIET_SECONDS or (done == total and message != self._message):
-            print(f"{done}/{total} {message}".rstrip(), file=sys.stderr, flush=True)
-            self._last, self._message = now, message
+        now, line = time.monotonic(), f"{done}/{total} {message}".rstrip() if total else message
+        if line != self._line and (now - self._last >= QUIET_SECONDS or 0 < total == done):
+            print(line, file=sys.stderr, flush=True)
+            self._last, self._line = now, line

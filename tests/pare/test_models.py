@@ -13,6 +13,7 @@ from diffusers import WanImageToVideoPipeline, WanPipeline
 
 import pare.models
 import pare.reference
+import pare.versions
 from pare.errors import InputError
 from pare.geometry import PRESETS
 from pare.models import check_device, load_pipeline, set_flow_shift
@@ -20,7 +21,7 @@ from pare.reference import check_pipeline, defaults, description_folder, model_g
 from tests.tiny import DEFAULTS, PROMPT, save, tiny_pipeline
 
 
-@pytest.mark.parametrize("module", [pare.models, pare.reference])
+@pytest.mark.parametrize("module", [pare.models, pare.reference, pare.versions])
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
 

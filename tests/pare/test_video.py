@@ -83,6 +83,13 @@ def test_names_that_cannot_become_a_video_are_refused(tmp_path):
     check_video_path(tmp_path / "new" / "folder" / "v.mp4")
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    # Whoever runs the tests as root may write anywhere, so the answer is given here.
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match="can be written"):
+        check_video_path(tmp_path / "v.mp4")
+
+
 def test_what_is_no_video_is_refused(tmp_path):
     (tmp_path / "note.mp4").write_text("no video")
     for name in ("missing.mp4", "note.mp4"):

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import io
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from pare.errors import Cancelled
 from pare.models import load_pipeline
 from pare.video import read_video
 from tests.tiny import PROMPT
+from workbench.bar import Bar
 from workbench.call import plain
 from workbench.commands import doctor as doctor_module
 from workbench.commands import generate as generate_module
@@ -50,9 +52,14 @@ def _keep_signals():
 
 
 def test_help_and_import_are_quick_and_bring_no_torch():
-    code = "import sys, workbench, workbench.cli; print([n for n in ('torch', 'numpy', 'pandas') if n in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
+    for modules, heavy in (
+        ("workbench, workbench.cli", ("torch", "numpy", "pandas", "huggingface_hub")),
+        ("pare.geometry, pare.cost, pare.reference, pare.versions, workbench.plan", ("torch", "numpy", "pandas")),
+        ("workbench.commands.info, workbench.commands.generate, workbench.commands.doctor, pare.video", ("torch",)),
+    ):
+        code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.strip() == "[]", modules
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
@@ -346,6 +353,38 @@ def test_flags_left_alone_do_not_hide_the_models_defaults(tiny_folder, monkeypat
     monkeypatch.setattr(generate_module, "render", lambda result: result["video"])
     assert main("generate", tiny_folder, "--prompt", "7", "--out", "v.mp4", "--steps", 2, "--dtype", "float32") == 0
     assert seen == [{"prompt": "7", "out": "v.mp4", "steps": 2, "dtype": "float32"}]
+
+
+def test_progress_in_a_file_is_a_line_now_and_then(capsys):
+    with Bar() as bar:
+        bar(0, 0, "queued")
+        for done in range(101):
+            bar(done, 100, "step")
+        bar(100, 100, "step")
+    assert capsys.readouterr() == ("", "queued\n100/100 step\n")
+
+
+def test_progress_in_a_terminal_is_a_bar_that_goes_away(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with pytest.raises(Cancelled), Bar() as bar:
+        bar(0, 0, "loading")
+        bar(3, 8, "step 3 of 8")
+        raise Cancelled
+    assert "step 3 of 8" in terminal.getvalue() and "3/8" in terminal.getvalue()
+
+
+def test_a_hub_id_without_a_network_is_bad_input(tmp_path):
+    away = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    for words in (["info"], ["generate", "--prompt", "7", "--out", tmp_path / "v.mp4"]):
+        done = pare(words[0], "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", *words[1:], "--json", **away)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert "no hub" in done.stderr
 
 
 def test_json_holds_only_json():
