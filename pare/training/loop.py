@@ -164,9 +164,12 @@ def read_log(folder: Path) -> Iterator[dict[str, Any]]:
 def _save(folder, named, average, optimiser, order, settings, done) -> None:
     tensors = {f"model.{name}": parameter for name, parameter in named.items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
-    for name, moments in zip(order, (optimiser.state[named[name]] for name in order), strict=True):
-        tensors |= {f"first.{name}": moments["exp_avg"], f"second.{name}": moments["exp_avg_sq"]}
-    save_state(folder, tensors, {"step": done, "settings": asdict(settings)})
+    # A parameter that has had no gradient yet has no moments: absent here, never zero.
+    moments = {name: optimiser.state[named[name]] for name in order if optimiser.state[named[name]]}
+    for name, moment in moments.items():
+        tensors |= {f"first.{name}": moment["exp_avg"], f"second.{name}": moment["exp_avg_sq"]}
+    updates = {name: int(moment["step"]) for name, moment in moments.items()}
+    save_state(folder, tensors, {"step": done, "settings": asdict(settings), "updates": updates})
 
 
 def _restore(folder, named, average, optimiser, order, settings) -> int:
@@ -191,8 +194,9 @@ def _restore(folder, named, average, optimiser, order, settings) -> int:
         for name in order:
             named[name].copy_(tensors[f"model.{name}"])
             average[name].copy_(tensors[f"average.{name}"])
+        for name, updates in record["updates"].items():
             optimiser.state[named[name]] = {
-                "step": torch.tensor(float(record["step"])),
+                "step": torch.tensor(float(updates)),
                 "exp_avg": tensors[f"first.{name}"].clone(),
                 "exp_avg_sq": tensors[f"second.{name}"].clone(),
             }

@@ -101,3 +101,18 @@ def test_groups_with_their_own_rate_move_by_it(tmp_path):
     start = model()
     assert torch.equal(slow[0].weight, start[0].weight)
     assert not torch.equal(slow[2].weight, start[2].weight)
+
+
+def test_a_part_that_gets_gradients_only_later_resumes_exactly_too(tmp_path):
+    def late(net, step, generator):
+        x = torch.randn(16, 4, generator=generator)
+        hidden = net[0](x).detach() if step < 9 else net[0](x)
+        return (net[2](net[1](hidden)) - x.sum(1, keepdim=True)).square().mean()
+
+    whole = train(model(), late, settings(), tmp_path / "whole")
+    for stop in (6, 14):
+        with pytest.raises(Killed):
+            train(model(), late, settings(), tmp_path / "killed", progress=killed_at(stop))
+    resumed = train(model(), late, settings(), tmp_path / "killed")
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)

@@ -35,20 +35,24 @@ class TextSettings:
 
 @dataclass(frozen=True)
 class VaeSettings:
-    """A small `AutoencoderKLWan`: 4x smaller in space, 2x in time, 8 channels."""
+    """A small `AutoencoderKLWan`: 4x smaller in space (2 by patches), 2x in time, 8 channels; first images, then short clips."""
 
-    base_dim: int = 16
+    base_dim: int = 24
     z_dim: int = 8
-    dim_mult: tuple[int, ...] = (1, 2, 2)
+    dim_mult: tuple[int, ...] = (1, 2)
     num_res_blocks: int = 1
-    temperal_downsample: tuple[bool, ...] = (False, True)
+    temperal_downsample: tuple[bool, ...] = (True,)
+    patch_size: int = 2
     frames: int = 5
-    steps: int = 1200
-    batch: int = 8
-    learning_rate: float = 2e-3
-    warmup: int = 50
-    decay_share: float = 0.3
-    kl_weight: float = 1e-5
+    steps: int = 2200
+    batch: int = 4
+    image_steps: int = 1200
+    image_batch: int = 16
+    learning_rate: float = 3e-3
+    warmup: int = 30
+    decay_share: float = 0.35
+    kl_weight: float = 1e-7
+    first_log_variance: float = -5.0
     ema: float = 0.995
     statistics_clips: int = 256
     seed: int = 20262

@@ -1,4 +1,4 @@
-"""The demo model's VAE: a small `AutoencoderKLWan` trained on five-frame cuts of moving digits."""
+"""The demo model's VAE: a small `AutoencoderKLWan` trained on single frames, then on five-frame cuts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,30 +20,39 @@ def to_model(video: np.ndarray) -> torch.Tensor:
 
 
 def build_vae(settings: VaeSettings) -> AutoencoderKLWan:
-    """The untrained VAE, seeded; latent statistics are set once it is trained."""
+    """The untrained VAE, seeded, its posterior narrow from the start; latent statistics are set once it is trained."""
     torch.manual_seed(settings.seed)
-    return AutoencoderKLWan(
+    vae = AutoencoderKLWan(
         base_dim=settings.base_dim,
         z_dim=settings.z_dim,
         dim_mult=list(settings.dim_mult),
         num_res_blocks=settings.num_res_blocks,
         attn_scales=[],
         temperal_downsample=list(settings.temperal_downsample),
-        scale_factor_spatial=2 ** len(settings.temperal_downsample),
+        patch_size=settings.patch_size,
+        in_channels=3 * settings.patch_size**2,
+        out_channels=3 * settings.patch_size**2,
+        scale_factor_spatial=settings.patch_size * 2 ** len(settings.temperal_downsample),
         scale_factor_temporal=2 ** sum(settings.temperal_downsample),
         latents_mean=[0.0] * settings.z_dim,
         latents_std=[1.0] * settings.z_dim,
     )
+    # Noise as large as the untrained means would hide them from the decoder for hundreds of steps.
+    torch.nn.init.zeros_(vae.quant_conv.weight.data[settings.z_dim :])
+    torch.nn.init.constant_(vae.quant_conv.bias.data[settings.z_dim :], settings.first_log_variance)
+    return vae
 
 
 def vae_loss(data: DataSettings, settings: VaeSettings) -> Callable[..., torch.Tensor]:
-    """Mean absolute error plus a small squared error and KL term, on cuts drawn from the step's generator."""
+    """Mean absolute error plus squared error plus a small KL term, on single frames first and on short cuts later."""
 
     def loss(vae: AutoencoderKLWan, step: int, generator: torch.Generator) -> torch.Tensor:
-        seeds = torch.randint(2**31, (settings.batch,), generator=generator).tolist()
-        starts = torch.randint(data.frames - settings.frames + 1, (settings.batch,), generator=generator).tolist()
+        images = step < settings.image_steps
+        frames, batch = (1, settings.image_batch) if images else (settings.frames, settings.batch)
+        seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
+        starts = torch.randint(data.frames - frames + 1, (batch,), generator=generator).tolist()
         clips = [draw_clip(data, seed, held_out=False).video for seed in seeds]
-        cuts = [clip[start : start + settings.frames] for clip, start in zip(clips, starts, strict=True)]
+        cuts = [clip[start : start + frames] for clip, start in zip(clips, starts, strict=True)]
         video = to_model(np.stack(cuts))
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(video).latent_dist
