@@ -1,18 +1,21 @@
 """Costs against the published tables, and against the modules that they count."""
 
 import doctest
+import weakref
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import pare.cost
 from pare.cost import block_parameters, flops, memory, parameters
 from pare.errors import InputError
-from pare.geometry import PRESETS, Clip, Geometry, tokens
+from pare.geometry import PRESETS, Clip, Geometry, latent_frames, tokens
 from tests.tiny import tiny_image_pipeline, tiny_transformer
 
 T2V_SMALL, T2V, I2V = (PRESETS[name].geometry for name in ("wan2.1-t2v-1.3b", "wan2.1-t2v-14b", "wan2.1-i2v-14b"))
@@ -141,10 +144,51 @@ def test_blocks_that_run():
 
 
 def test_memory_grows_linearly_with_tokens_and_shrinks_with_width():
-    one, two = memory(T2V, LOW, bytes_per_value=2), memory(T2V, Clip(960, 832, 81), bytes_per_value=2)
-    assert two.activations == 2 * one.activations and two.weights == one.weights == 2 * parameters(T2V).total
+    one, two, three = (memory(T2V, Clip(rows, 832, 81), bytes_per_value=2) for rows in (480, 960, 1440))
+    assert three.activations - two.activations == two.activations - one.activations
+    assert two.weights == one.weights == 2 * parameters(T2V).total
     student = memory(T2V, LOW, bytes_per_value=2, **STUDENT)
     assert student.activations < one.activations and student.weights < one.weights
+
+
+class PeakBytes(TorchDispatchMode):
+    """The most bytes that tensors made inside it held at one time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive, self.now, self.peak = set(), 0, 0
+
+    def __torch_dispatch__(self, function, types, positional=(), named=None):
+        result = function(*positional, **(named or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor) and each.untyped_storage()._cdata not in self.alive:
+                storage = each.untyped_storage()
+                self.alive.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        return result
+
+    def _free(self, key: int, size: int) -> None:
+        self.alive.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("neurons", [512, 4096], ids=["attention is widest", "neurons are widest"])
+@pytest.mark.parametrize("clip", [Clip(128, 128, 33), Clip(256, 256, 17)], ids=["short text", "long text"])
+def test_memory_is_what_a_forward_takes_or_a_little_more(dtype, neurons, clip):
+    config = {"num_attention_heads": 4, "attention_head_dim": 64, "ffn_dim": neurons}
+    transformer = tiny_transformer(**config).to(dtype)
+    geometry = Geometry.from_config(dict(transformer.config))
+    latent = torch.randn(1, 4, latent_frames(geometry, clip.frames), clip.height // 8, clip.width // 8, dtype=dtype)
+    text, timestep = torch.randn(1, 512, 16, dtype=dtype), torch.tensor([500])
+    transformer(latent, timestep, text)
+    with torch.no_grad(), PeakBytes() as measured:
+        measured.alive |= {each.untyped_storage()._cdata for each in transformer.parameters()}
+        transformer(latent, timestep, text)
+    expected = memory(geometry, clip, bytes_per_value=dtype.itemsize).activations
+    assert measured.peak <= expected <= 1.6 * measured.peak
 
 
 @pytest.mark.parametrize(
