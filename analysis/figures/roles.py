@@ -17,10 +17,10 @@ def ratio_over_timesteps(
     """
     figure = empty_figure(x="timestep t", y="ratio r", height=height)
     frame = frame.sort_values("timestep", ascending=False)
-    for low, high, role, edge in ((tau_s, 1.0, "S", "top"), (0.0, tau_t, "T", "bottom")):
+    for low, high, role in ((tau_s, 1.0, "S"), (0.0, tau_t, "T")):
         figure.add_hrect(y0=low, y1=high, fillcolor=rgba(ROLE_COLORS[role], 0.14), line_width=0, layer="below")
         figure.add_annotation(
-            x=0.99, xref="paper", xanchor="right", y=high if edge == "top" else low, yanchor=edge,
+            x=0.99, xref="paper", xanchor="right", y=high, yanchor="top",
             text=f"{role} {ROLE_NAMES[role]}", showarrow=False, font={"size": 11},
         )  # fmt: skip
     figure.add_hline(y=uniform, line={"color": GUIDE, "width": 1, "dash": "dot"})

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from pare import mask as masks
@@ -199,7 +200,7 @@ def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1440, 900), (1280, 720)])
 @pytest.mark.parametrize("name", ["", "runs", "jobs"])
-def test_no_page_scrolls_sideways_or_shows_an_error(browser, address, idle, scheme, size, name):
+def test_every_page_fits_shows_no_error_and_passes_the_accessibility_scan(browser, address, idle, scheme, size, name):
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
     page = context.new_page()
     page.goto(f"{address}/{name}")
@@ -209,6 +210,8 @@ def test_no_page_scrolls_sideways_or_shows_an_error(browser, address, idle, sche
     main = "document.querySelector('[data-testid=stMain]')"
     assert page.evaluate(f"{main}.scrollWidth - {main}.clientWidth") == 0
     expect(page.locator("[data-testid=stAlert], [data-testid=stException]")).to_have_count(0)
+    found = Axe().run(page).response["violations"]
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
     dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", dark)[:3])) < 80) == (scheme == "dark")
     context.close()

@@ -1,6 +1,7 @@
 """Every page on an empty workspace, on a run and on damaged ones: it says what to do and never breaks."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,13 @@ from analysis.aggregate import read_cells
 from analysis.findings import finding
 from analysis.runs import Run
 from tests.runs_fixture import make_run
+from workbench import cli
+from workbench.commands.mask import mask as mask_command
 from workbench.jobs.api import open_workspace
-from workbench.pages.head_card import default_head
-from workbench.places import PROJECT
+from workbench.pages.head_card import default_head, protected_scores
+from workbench.pages.mask_panel import export_mask, removed_heads
+from workbench.places import PROJECT, Places
+from workbench.state import Selection
 
 PAGES = {name: f"workbench/pages/{name}.py" for name in ("heads", "runs", "jobs")}
 
@@ -69,7 +74,8 @@ def test_an_empty_workspace_says_which_command_fills_it(at, page, tmp_path):
     test = at(page)
     alive(test)
     command = "pare jobs submit" if page == "jobs" else "pare capture demo --out"
-    assert any(command in code.value for code in test.code)
+    (code,) = [shlex.split(code.value) for code in test.code if command in code.value]
+    cli.check_words(code[1], code[2:])
     assert not (tmp_path / "workspace").exists()
 
 
@@ -133,7 +139,7 @@ def test_a_link_is_the_view(at, fixture_runs):
     cells = read_cells(Run.open(fixture_runs / "first"), sample=3, branch="uncond", steps=[2, 3, 4, 5])
     assert f"r = {cells.by_head()[4, 9]:.3f}" in text and "n = 1 sample" in text
     assert "Keeps **5 of 10**" in text
-    assert "The mask uses the whole run" in text
+    assert "The mask uses all samples and steps" in text
 
 
 def test_widgets_change_the_link_and_other_pages_keep_it(at, fixture_runs):
@@ -242,3 +248,16 @@ assert not heavy, heavy
 def test_mean_of_nothing_is_no_head():
     assert default_head(np.full((2, 2), np.nan), None, 0.3) is None
     assert default_head(np.array([[0.9, 0.8]]), None, 0.3) == (0, 1)
+
+
+def test_the_exported_mask_is_the_commands_own(fixture_runs, tmp_path):
+    run, places = Run.open(fixture_runs / "first"), Places(tmp_path / "workspace")
+    selection = Selection(ratio=0.4, tau_s=0.6, tau_t=0.2, alpha=2.0, branch="uncond")
+    content, shown = export_mask(run, selection, places)
+    mask_command(
+        run.folder, out=tmp_path / "m.safetensors", ratio=0.4, tau_s=0.6, tau_t=0.2, alpha=2.0, branch="uncond"
+    )
+    assert (tmp_path / "m.safetensors").read_bytes() == content
+    scores = protected_scores(run, selection)
+    assert np.array_equal(~shown.self_heads, removed_heads(scores, selection))
+    assert list(places.workspace.iterdir()) == []

@@ -73,16 +73,16 @@ def _head_values(
     return head_by_sample(_open(folder, when), block, head, sample=sample, branch=branch, steps=steps)
 
 
-def importance(run: Run) -> np.ndarray | None:
-    """Importance of every self-attention head over the whole run (Eq. 3) [block, head]; None where not captured."""
+def importance(run: Run, branch: str | None) -> np.ndarray | None:
+    """Importance of every self-attention head over all samples and steps (Eq. 3) [block, head]; None: not captured."""
     if "self/value_norm" not in run.statistics:
         return None
-    return _importance(str(run.folder), stamp(run.folder))
+    return _importance(str(run.folder), stamp(run.folder), branch)
 
 
 @st.cache_data(max_entries=8, show_spinner=False)
-def _importance(folder: str, when: tuple[int, ...]) -> np.ndarray:
-    return run_importance(_open(folder, when))["self"]
+def _importance(folder: str, when: tuple[int, ...], branch: str | None) -> np.ndarray:
+    return run_importance(_open(folder, when), branch)["self"]
 
 
 def default_run(names: list[str]) -> str | None:

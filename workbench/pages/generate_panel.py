@@ -29,7 +29,7 @@ def models(places: Places) -> dict[str, str]:
 
 def show_generate_panel(places: Places) -> None:
     """Draw the panel; the last generation of the workspace shows, so that it survives reload and a second tab."""
-    st.subheader("Generate a video")
+    st.header("Generate a video", anchor=False)
     choices = models(places)
     if not choices:
         st.markdown("No model to generate with. `make demo` builds the bundled one.")

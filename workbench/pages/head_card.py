@@ -10,7 +10,7 @@ from analysis.aggregate import Cells
 from analysis.figures.roles import ratio_over_timesteps
 from analysis.figures.style import ROLE_COLORS, ROLE_NAMES
 from analysis.importance import protected, run_roles
-from analysis.roles import bootstrap_interval, classify, lift
+from analysis.roles import bootstrap_interval, classify, lift, stability
 from analysis.runs import Run
 from workbench.pages import data
 from workbench.state import Selection
@@ -31,6 +31,7 @@ class HeadFacts:
     uniform: float
     rank_in_block: int | None
     rank_in_all: int | None
+    stability: float
     over_steps: pd.DataFrame
 
 
@@ -65,6 +66,7 @@ def head_facts(
         uniform=run.uniform,
         rank_in_block=ranks[0],
         rank_in_all=ranks[1],
+        stability=float(stability(values[:, :, None, None], selection.tau_s, selection.tau_t)[0, 0]),
         over_steps=over_steps,
     )
 
@@ -85,11 +87,11 @@ def default_head(ratio: np.ndarray, scores: np.ndarray | None, tau_t: float) -> 
 
 
 def protected_scores(run: Run, selection: Selection) -> np.ndarray | None:
-    """Eq. 5 over the whole run, as the mask has it: importance, times α for temporal heads; None where not captured."""
-    importance = data.importance(run)
+    """Eq. 5 over all samples and steps, as the mask has it: importance, times α for temporal heads; None where not captured."""
+    importance = data.importance(run, selection.branch)
     if importance is None:
         return None
-    return protected(importance, run_roles(run, selection.tau_s, selection.tau_t), selection.alpha)
+    return protected(importance, run_roles(run, selection.tau_s, selection.tau_t, selection.branch), selection.alpha)
 
 
 def show_head_card(
@@ -99,7 +101,7 @@ def show_head_card(
     values = data.head_values(run, *cell, selection)
     facts = head_facts(run, cells, values, scores, selection, cell)
     if not facts.letter:
-        st.subheader(f"Block {cell[0]}, head {cell[1]}")
+        st.header(f"Block {cell[0]}, head {cell[1]}", anchor=False)
         st.markdown("Not captured in this part of the run.")
         return
     color = ROLE_COLORS[facts.letter]
@@ -125,11 +127,12 @@ def _sentence(facts: HeadFacts, run: Run, selection: Selection) -> str:
     lines = [
         f"**r = {facts.ratio:.3f}**{interval} · n = {facts.n} sample{'s' if facts.n != 1 else ''}",
         f"uniform 1/{run.num_frames} = {facts.uniform:.3f} · lift {facts.lift:.3f}",
+        f"role stable in {facts.stability:.0%} of the sample × step cells",
     ]
     if facts.rank_in_block is not None:
         blocks, heads = run.geometry.blocks, run.geometry.heads
         lines.append(
-            f"importance rank {facts.rank_in_block} of {heads} in its block, {facts.rank_in_all} of {blocks * heads} in all"
-            + (f" (temporal: × α = {selection.alpha:g})" if facts.letter == "T" else "")
+            f"importance rank {facts.rank_in_block} of {heads} in its block, "
+            f"{facts.rank_in_all} of {blocks * heads} in all" + (", × α" if facts.letter == "T" else "")
         )
     return "  \n".join(lines)

@@ -23,7 +23,7 @@ from workbench.state import Selection
 
 def show_headline(run: Run, cells: Cells, selection: Selection) -> None:
     """The finding, and the buttons that take the view away."""
-    text, buttons = st.columns([5, 2], vertical_alignment="top")
+    text, buttons = st.columns([2, 1], vertical_alignment="top")
     with text:
         st.title(
             plain(
@@ -70,14 +70,14 @@ def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
     """Roles per block, and how much each block changes its input at each timestep."""
     left, right = st.columns(2, gap="medium")
     with left, guard("roles per block"):
-        st.subheader("Roles per block")
+        st.header("Roles per block", anchor=False)
         letters = classify(cells.by_head(), selection.tau_s, selection.tau_t)
         st.plotly_chart(
             roles_per_block(letters, height=280), config=PLOT, key="roles_per_block",
             alt="Number of spatial, mixed and temporal heads in every block.",
         )  # fmt: skip
     with right, guard("block × timestep map"):
-        st.subheader("How much each block changes its input")
+        st.header("How much each block changes its input", anchor=False)
         if not {"block/residual_norm", "block/input_norm"} <= set(run.statistics):
             st.markdown("Not captured in this run.")
             return
@@ -102,8 +102,11 @@ def show_page(shell: Shell) -> None:
     with guard("heads"):
         if not run.finished:
             st.title("This run has no finished sample yet", anchor=False)
-            st.markdown("Its capture is at work or was stopped. This command goes on where it stopped:")
-            st.code(f"pare capture {run.model_id} --out {short_path(run.folder)} --resume", language="bash")
+            st.markdown(
+                "Its capture is at work or was stopped. This command, with the flags of its first start, goes on "
+                "where it stopped:"
+            )
+            st.code(command_line("capture", run.model_id, "--resume", out=short_path(run.folder)), language="bash")
             return
         cells = data.cells(run, "self/ratio", selection)
         scores = protected_scores(run, selection)
@@ -124,13 +127,13 @@ def show_page(shell: Shell) -> None:
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
         with card:
-            with guard("head card"):
+            with guard("head card"), st.container(key="head_card"):
                 if cell is not None:
                     show_head_card(run, cells, scores, selection, cell)
-            with guard("mask"), st.container(border=True):
+            with guard("mask"), st.container(border=True, key="mask_panel"):
                 show_mask_panel(run, scores, selection, places)
         st.divider()
         show_blocks(run, cells, selection)
 
 
-show_page(open_shell(poll_jobs=False))
+show_page(open_shell(poll_jobs=False, filters=True))

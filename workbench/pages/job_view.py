@@ -1,5 +1,6 @@
 """One job on a page: its state, progress with time left, and the buttons that cancel and resume it."""
 
+import html
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,11 +65,13 @@ def cancel(jobs: Jobs, job_id: str) -> None:
         jobs.cancel(job_id)
 
 
-def show_video(places: Places, path: Path, label: str) -> None:
+def show_video(places: Places, path: Path, label: str, *, width: int = 320) -> None:
     """Play a video from the server's own route, or through Streamlit where that route is not served."""
     address = video_address(places, path)
     if address is None:
-        st.video(str(path), loop=True, muted=True, autoplay=True, alt=label, width=320)
+        st.video(str(path), loop=True, muted=True, autoplay=True, alt=label, width=width)
     else:
-        name = label.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-        st.html(f'<video src="{address}" controls loop muted autoplay playsinline aria-label="{name}"></video>')
+        st.html(
+            f'<video src="{html.escape(address)}" width="{width}" controls loop muted autoplay playsinline '
+            f'aria-label="{html.escape(label)}"></video>'
+        )

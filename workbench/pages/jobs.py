@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from workbench.jobs.api import Jobs
 from workbench.jobs.job import Job, State
+from workbench.pages.generate_panel import PROMPT
 from workbench.pages.job_view import COLORS, cancel, show_progress, show_video
 from workbench.pages.shell import active_jobs, guard, jobs_of, open_shell
-from workbench.pages.text import plain
+from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
 
 POLL_SECONDS = 1.0
@@ -23,7 +25,11 @@ def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
     >>> summary_of({"model": "demo", "prompt": "a red 7", "out": "v.mp4", "device": "cpu"})
     'demo · a red 7'
     """
-    words = [str(arguments[name]) for name in ("model", "run", "prompt", "mode") if arguments.get(name)]
+    words = [
+        Path(text).name if Path(text).is_absolute() else text
+        for name in ("model", "run", "prompt", "mode")
+        if (text := str(arguments.get(name) or ""))
+    ]
     text = " · ".join(words)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -31,7 +37,7 @@ def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
 def show_job(jobs: Jobs, job: Job, places: Places) -> None:
     """One job in a box."""
     with st.container(border=True):
-        words, when, buttons = st.columns([6, 2, 3], vertical_alignment="center")
+        words, when, buttons = st.columns([7, 2, 2], vertical_alignment="center")
         with words:
             attempt = f" · attempt {job.attempt}" if job.attempt > 1 else ""
             st.markdown(
@@ -54,7 +60,7 @@ def show_job(jobs: Jobs, job: Job, places: Places) -> None:
         if job.state is State.DONE:
             for path in jobs.artefacts(job.id):
                 if path.suffix == ".mp4":
-                    show_video(places, path, f"Video of job {job.id}")
+                    show_video(places, path, f"Video of job {job.id}", width=200)
         if st.toggle("Log", key=f"log-{job.id}"):
             st.code(jobs.log(job.id) or "The log is empty.", language=None)
             st.caption(plain(job.id))
@@ -67,10 +73,8 @@ def show_page(places: Places) -> None:
             "Nothing runs and nothing ran in this workspace. The prompt on the Heads page starts a job, "
             "and so does this command:"
         )
-        st.code(
-            'pare jobs submit generate model=demo prompt="a red 7 moving up and left, fast" out=video.mp4',
-            language="bash",
-        )
+        submit = command_line("generate", "demo", prompt=PROMPT, out="video.mp4").removeprefix("pare ")
+        st.code(f"{command_line('jobs', 'submit', workspace=short_path(places.workspace))} {submit}", language="bash")
         return
     active = active_jobs(places)
 

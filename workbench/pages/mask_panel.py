@@ -12,7 +12,9 @@ import streamlit as st
 from analysis.importance import run_roles
 from analysis.roles import ROLES, role_counts
 from analysis.runs import Run
+from pare import cost
 from pare import mask as masks
+from pare.geometry import Clip
 from pare.width.heads import kept_count, select_heads
 from workbench.components.copy_button.component import copy_button
 from workbench.pages.shell import bind
@@ -28,6 +30,7 @@ def mask_settings(selection: Selection) -> dict[str, Any]:
         "tau_s": selection.tau_s,
         "tau_t": selection.tau_t,
         "alpha": selection.alpha,
+        "branch": selection.branch,
     }
 
 
@@ -36,25 +39,32 @@ def removed_heads(scores: np.ndarray, selection: Selection) -> np.ndarray:
     return ~select_heads(scores, kept_count(scores.shape[1], selection.ratio))
 
 
-def export_mask(run: Run, selection: Selection, places: Places) -> masks.Mask:
-    """The mask file that `pare mask` writes for this run and these settings, read back."""
+def export_mask(run: Run, selection: Selection, places: Places) -> tuple[bytes, masks.Mask]:
+    """The mask that `pare mask` writes for this run and these settings: the file's bytes, and the mask read back."""
     make = importlib.import_module("workbench.commands.mask").mask
     places.workspace.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=places.workspace, prefix=".mask-") as folder:
         path = Path(folder) / "mask.safetensors"
         make(str(run.folder), out=str(path), **mask_settings(selection))
-        return masks.load(path)
+        return path.read_bytes(), masks.load(path)
 
 
-def mask_bytes(mask: masks.Mask, places: Places) -> bytes:
-    """The mask as its safetensors file."""
-    with tempfile.TemporaryDirectory(dir=places.workspace, prefix=".mask-") as folder:
-        return masks.save(mask, Path(folder) / "mask.safetensors").read_bytes()
+def predicted_cost(run: Run, keep: int) -> str:
+    """Parameters and operations per forward with `keep` self- and cross-attention heads in every block."""
+    geometry, size = run.geometry, run.manifest.clip
+    clip = Clip(size["height"], size["width"], size["frames"])
+    dense, after = (cost.parameters(geometry, **heads).total for heads in ({}, _both(keep)))
+    work, less = (cost.flops(geometry, clip, **heads).total for heads in ({}, _both(keep)))
+    return f"Predicted: {after / 1e6:,.4g} of {dense / 1e6:,.4g} M parameters, {less / work:.0%} of the operations."
+
+
+def _both(keep: int) -> dict[str, int]:
+    return {"self_heads": keep, "cross_heads": keep}
 
 
 def show_mask_panel(run: Run, scores: np.ndarray | None, selection: Selection, places: Places) -> None:
     """Draw the panel: p and α, the heads that go, downloads, the command."""
-    st.subheader("Mask")
+    st.header("Mask", anchor=False)
     ratio, alpha = st.columns(2)
     with ratio:
         st.number_input(
@@ -80,18 +90,19 @@ def show_mask_panel(run: Run, scores: np.ndarray | None, selection: Selection, p
         st.markdown("This run has no value norms, so heads cannot be ranked. Capture it again with them.")
         return
     removed = removed_heads(scores, selection)
-    roles = role_counts(run_roles(run, selection.tau_s, selection.tau_t)[removed])
+    roles = role_counts(run_roles(run, selection.tau_s, selection.tau_t, selection.branch)[removed])
     heads, keep = scores.shape[1], int((~removed[0]).sum())
     gone = ", ".join(f"{roles[role]} {role}" for role in ROLES)
     st.markdown(
         f"Keeps **{keep} of {heads}** self-attention and {keep} of {heads} cross-attention heads in each of "
-        f"{len(scores)} blocks. Removes {int(removed.sum())} self-attention heads: {gone}."
+        f"{len(scores)} blocks. Removes {int(removed.sum())} self-attention heads: {gone}.  \n"
+        + predicted_cost(run, keep)
     )
     name = Path(run.folder).name
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button(
             "Mask (.safetensors)",
-            data=lambda: mask_bytes(export_mask(run, selection, places), places),
+            data=lambda: export_mask(run, selection, places)[0],
             file_name=f"{name}-p{selection.ratio:g}.safetensors",
             mime="application/octet-stream",
             on_click="ignore",
@@ -99,7 +110,7 @@ def show_mask_panel(run: Run, scores: np.ndarray | None, selection: Selection, p
         )
         st.download_button(
             "JSON",
-            data=lambda: json.dumps(masks.to_json(export_mask(run, selection, places)), indent=1).encode(),
+            data=lambda: json.dumps(masks.to_json(export_mask(run, selection, places)[1]), indent=1).encode(),
             file_name=f"{name}-p{selection.ratio:g}.json",
             mime="application/json",
             on_click="ignore",
@@ -111,5 +122,5 @@ def show_mask_panel(run: Run, scores: np.ndarray | None, selection: Selection, p
             key="copy_mask_command",
         )
     st.toggle("Cross the removed heads in the grid", key="show_removed")
-    if selection.branch or selection.sample is not None or selection.first_step is not None:
-        st.caption(plain("The mask uses the whole run; branch, step and sample filters change only what is shown."))
+    if selection.sample is not None or selection.first_step is not None:
+        st.caption(plain("The mask uses all samples and steps; these two filters change only what is shown."))

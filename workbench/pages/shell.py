@@ -12,15 +12,17 @@ from analysis.runs import Run
 from pare.errors import InputError
 from workbench.jobs.api import Jobs, open_workspace
 from workbench.pages.data import default_run, facts_of, open_run
-from workbench.pages.text import plain, short_path
+from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
 from workbench.state import Selection, current, requested_run, update
 
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 3.75rem 2.5rem 3rem; max-width: 1600px; }
-[data-testid="stMainBlockContainer"] h1 { font-size: 1.25rem; font-weight: 600; line-height: 1.4; padding: 0; }
-[data-testid="stMainBlockContainer"] h3 { font-size: 1.05rem; font-weight: 600; padding: 0 0 0.4rem; }
-video { width: 100%; max-width: 320px; border-radius: 6px; image-rendering: pixelated; display: block; }
+[data-testid="stMainBlockContainer"] h1 { font-size: 1.2rem; font-weight: 600; line-height: 1.4; padding: 0 0 0.3rem; }
+[data-testid="stMainBlockContainer"] h2 { font-size: 1.05rem; font-weight: 600; padding: 0 0 0.4rem; }
+.st-key-head_card [data-testid="stMarkdown"] p, .st-key-mask_panel [data-testid="stMarkdown"] p { font-size: 0.9rem; }
+[data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
+video { max-width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 </style>"""
 
 
@@ -56,10 +58,11 @@ def guard(what: str) -> Iterator[None]:
         st.error(plain(line), icon=":material/error:")
 
 
-def open_shell(*, poll_jobs: bool = True) -> Shell:
+def open_shell(*, poll_jobs: bool = True, filters: bool = False) -> Shell:
     """Read the selection, open its run and draw the sidebar; notes on bad values of the link show once.
 
-    `poll_jobs` is off on pages that watch jobs themselves, so that one fragment polls at most.
+    `poll_jobs` is off on pages that watch jobs themselves, so that one fragment polls at most;
+    `filters` shows what filters the page: branch, steps and sample.
     """
     st.html(STYLE)
     places = Places.from_environment()
@@ -76,7 +79,7 @@ def open_shell(*, poll_jobs: bool = True) -> Shell:
         st.warning("Link: " + plain(note), icon=":material/link_off:")
     with st.sidebar:
         _run_picker(names, name)
-        if run is not None:
+        if run is not None and filters:
             _filters(run, selection)
         with guard("jobs"):
             jobs_badge(places, poll=poll_jobs)
@@ -180,12 +183,12 @@ def empty_state(places: Places, names: list[str]) -> None:
     if names:
         st.title("This run cannot be opened", anchor=False)
         st.markdown("Choose another one in the sidebar, or capture it again:")
-        st.code(f"pare capture demo --out {short_path(places.workspace / 'runs' / 'again')}", language="bash")
+        st.code(command_line("capture", "demo", out=short_path(places.workspace / "runs" / "again")), language="bash")
         return
     st.title("No run to look at yet", anchor=False)
     st.markdown(
         "A run is one capture of what a model's heads do. This command makes one from the bundled demo model "
         "on any laptop; it shows here as soon as its first sample is written."
     )
-    st.code(f"pare capture demo --out {short_path(places.workspace / 'runs' / 'demo')}", language="bash")
+    st.code(command_line("capture", "demo", out=short_path(places.workspace / "runs" / "demo")), language="bash")
     st.markdown("To look at captures you have, name their folder: `pare app FOLDER`.")
