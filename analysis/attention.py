@@ -35,12 +35,12 @@ def fused_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sc
     Tensors [batch, heads, tokens, head_dim]. `flash_cpu`, `flash`, `efficient` or `cudnn`; None where torch would
     compute the softmax itself, which keeps no log-sum-exp.
     """
-    if query.shape[:2] != key.shape[:2]:
+    if query.device.type not in ("cpu", "cuda") or query.shape[:2] != key.shape[:2]:
         return None
     choice = torch._fused_sdp_choice(query, key, value, None, 0.0, False, scale=scale, enable_gqa=False)
     names = {SDPBackend.CUDNN_ATTENTION.value: "cudnn", SDPBackend.EFFICIENT_ATTENTION.value: "efficient"}
     names[SDPBackend.FLASH_ATTENTION.value] = "flash_cpu" if query.device.type == "cpu" else "flash"
-    return names.get(choice) if query.device.type in ("cpu", "cuda") else None
+    return names.get(choice)
 
 
 def run_kernel(
@@ -134,9 +134,9 @@ def intra_slice_ratio(
 ) -> Float[torch.Tensor, "batch heads"]:
     """Share of attention that stays in the query's own latent frame, exact over all queries (PARE, Eq. 4).
 
-    Queries and keys as they enter attention (after norm and rotary embedding), frames contiguous in token order, the
-    first axis of a frame-major grid. `scale` multiplies the logits, 1/sqrt(head_dim) unless given. Raises InputError
-    where `num_frames` does not divide the tokens.
+    Queries and keys as they enter attention (after norm and rotary embedding), the tokens of a frame next to each
+    other. `scale` multiplies the logits, 1/sqrt(head_dim) unless given. Raises InputError where `num_frames` does not
+    divide the tokens.
 
     >>> zeros = torch.zeros(1, 12, 2, 8)
     >>> intra_slice_ratio(zeros, zeros, num_frames=3)

@@ -224,6 +224,26 @@ def test_a_backend_that_bypasses_torch_pays_one_extra_call_and_keeps_its_output(
     assert (recorder.take()[0].arrays["self/ratio"][0] == reference.take()[0].arrays["self/ratio"][0]).all()
 
 
+def test_weights_that_come_and_go():
+    """Accelerate's offload wraps every forward and drops the weights after it; capture stands around that."""
+    from accelerate import cpu_offload
+
+    transformer, given = tiny_transformer(), inputs()
+    with torch.no_grad():
+        plain = transformer(**given)[0]
+        cpu_offload(transformer, execution_device=torch.device("cpu"))
+        before = hooks_of(transformer)
+        with capture(transformer) as recorder:
+            measured = transformer(**given)[0]
+        assert torch.equal(plain, measured) and hooks_of(transformer) == before
+        with capture(tiny_transformer()) as reference:
+            reference.transformer(**given)
+        with pytest.raises(InputError, match="not loaded"):
+            output_weight_norms(transformer)
+    for name, values in reference.take()[0].arrays.items():
+        np.testing.assert_array_equal(recorder.passes[0].arrays[name], values)
+
+
 def test_a_processor_without_attention_is_refused():
     transformer = tiny_transformer()
     transformer.blocks[1].attn1.set_processor(Silent())

@@ -51,6 +51,7 @@ def mask(
         "alpha": alpha,
         "k_min": k_min,
         "scorer": scorer,
+        "seed": None,  # nothing in this scorer is drawn
         "branch": branch,
     }
     made = make(opened, settings)
@@ -130,9 +131,9 @@ def render(result: dict[str, Any]) -> str:
             f"{part:11s}  {few if few == many else f'{few} to {many}'} of {shapes[part][1]} kept in every block"
         )
     if "settings" in result:
-        lines.append("settings     " + ", ".join(f"{name} {value}" for name, value in result["settings"].items()))
+        lines.append("settings     " + _listed(result["settings"]))
     if "run" in result:
-        lines.append("run          " + ", ".join(f"{name} {value}" for name, value in result["run"].items()))
+        lines.append("run          " + _listed(result["run"]))
     if "predicted" in result:
         guess = result["predicted"]
         lines.append(
@@ -140,3 +141,7 @@ def render(result: dict[str, Any]) -> str:
             f"{tera(guess['dense_flops'])} per forward"
         )
     return "\n".join(lines)
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

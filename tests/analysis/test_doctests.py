@@ -1,0 +1,24 @@
+"""The examples in the docstrings of what is measured and chosen."""
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = [
+    "analysis.attention",
+    "analysis.capture_spec",
+    "analysis.importance",
+    "analysis.recording",
+    "analysis.roles",
+    "analysis.summary",
+    "pare.files",
+    "pare.mask",
+    "pare.width.heads",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted and not found.failed
