@@ -11,52 +11,24 @@ digit, colour, first direction and speed. Digits are scikit-learn's 1,797 scans 
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from scipy.ndimage import shift as shift_image
 from scipy.ndimage import zoom
-from sklearn.datasets import load_digits
 
+from analysis.metrics.moving_digits_factors import (
+    BRIGHTEST_BACKGROUND,
+    COLOURS,
+    DIRECTIONS,
+    SPEEDS,
+    Factors,
+    glyph,
+    parse_caption,
+    scans,
+)
 from workbench.demo.settings import DataSettings
 
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.95, 0.15, 0.15),
-    "green": (0.15, 0.85, 0.25),
-    "blue": (0.25, 0.40, 1.00),
-    "yellow": (0.95, 0.90, 0.15),
-    "purple": (0.80, 0.25, 0.90),
-    "white": (0.97, 0.97, 0.97),
-}
-# Unit steps (right, down) in pixels; diagonals keep the same speed.
-DIRECTIONS: dict[str, tuple[int, int]] = {
-    "right": (1, 0),
-    "down and right": (1, 1),
-    "down": (0, 1),
-    "down and left": (-1, 1),
-    "left": (-1, 0),
-    "up and left": (-1, -1),
-    "up": (0, -1),
-    "up and right": (1, -1),
-}
-SPEEDS = ("still", "slow", "fast")
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What a clip shows; `direction` is None for a still one."""
-
-    digit: int
-    colour: str
-    direction: str | None
-    speed: str
-
-    @property
-    def caption(self) -> str:
-        """The caption, for example 'a red 7 moving up and left, fast' or 'a blue 3 standing still'."""
-        if self.direction is None:
-            return f"a {self.colour} {self.digit} standing still"
-        return f"a {self.colour} {self.digit} moving {self.direction}, {self.speed}"
+__all__ = ["COLOURS", "DIRECTIONS", "SPEEDS", "Clip", "Factors", "draw_clip", "glyph", "parse_caption", "scans"]
 
 
 @dataclass(frozen=True)
@@ -66,31 +38,6 @@ class Clip:
     video: np.ndarray
     factors: Factors
     corners: np.ndarray
-
-
-def parse_caption(caption: str) -> Factors:
-    """The factors that a caption names; raises ValueError for any other text.
-
-    >>> parse_caption("a red 7 moving up and left, fast")
-    Factors(digit=7, colour='red', direction='up and left', speed='fast')
-    """
-    _, colour, digit, rest = caption.split(" ", 3)
-    if rest == "standing still":
-        return Factors(int(digit), colour, None, "still")
-    direction, speed = rest.removeprefix("moving ").split(", ")
-    factors = Factors(int(digit), colour, direction, speed)
-    if colour not in COLOURS or direction not in DIRECTIONS or speed not in SPEEDS or factors.caption != caption:
-        raise ValueError(f"not a moving-digits caption: {caption!r}")
-    return factors
-
-
-@cache
-def scans(held_out_scans: int, seed: int, held_out: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Scanned digits as masks in 0..1 [scans, 8, 8] and their labels; the two splits never share a scan."""
-    data = load_digits()
-    order = np.random.default_rng(seed).permutation(len(data.target))
-    chosen = order[:held_out_scans] if held_out else order[held_out_scans:]
-    return data.images[chosen] / 16.0, data.target[chosen]
 
 
 def draw_factors(settings: DataSettings, rng: np.random.Generator) -> Factors:
@@ -106,16 +53,10 @@ def background(settings: DataSettings, rng: np.random.Generator) -> np.ndarray:
     coarse = rng.normal(size=(7, 7))
     texture = zoom(coarse, (settings.height / 7, settings.width / 7), order=3)
     tint = 0.2 + 0.06 * rng.random(3)
-    return np.clip(tint * (1 + 0.35 * texture[..., None]), 0.02, 0.45)
+    return np.clip(tint * (1 + 0.35 * texture[..., None]), 0.02, BRIGHTEST_BACKGROUND)
 
 
-def glyph(scan: np.ndarray, size: int) -> np.ndarray:
-    """A scan [8, 8] enlarged to a smooth mask [size, size] in 0..1 with crisp edges."""
-    large = zoom(scan, size / scan.shape[0], order=3, grid_mode=True, mode="grid-constant")
-    return np.clip((large - 0.3) / 0.35, 0, 1)
-
-
-def reflect(position: np.ndarray, room: float) -> np.ndarray:
+def reflect(position: np.ndarray, room: float | np.ndarray) -> np.ndarray:
     """Positions folded into 0..room, as by walls that turn the motion back."""
     folded = np.mod(position, 2 * room)
     return np.where(folded > room, 2 * room - folded, folded)
