@@ -37,7 +37,7 @@ class Recorder:
         self.kernels: set[str] = set()
         self.extra_calls = 0
         # Diffusers tells the guidance branch to hooks that hold a StateManager; only its context is used here.
-        self.context = StateManager(BaseState)  # type: ignore[arg-type]
+        self.context = StateManager(BaseState)
         self._running: Pass | None = None
         self._found: dict[str, dict[int, torch.Tensor]] = {}
         self._attention: tuple[str, int] | None = None
