@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -60,11 +61,13 @@ def test_help_and_import_are_quick_and_bring_no_torch():
         code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         assert done.stdout.strip() == "[]", modules
+    # Time on the processor, so that whatever else this machine does while the tests run is not counted.
     seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert pare("--help").returncode == 0
-        seconds.append(time.perf_counter() - start)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) <= 0.5
 
 
