@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,16 +20,21 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(serve, free_port, folder: Path, tiny_folder: Path) -> str:
+def start(serve, free_port, folder: Path, tiny_folder: Path) -> Callable[[int], str]:
+    """start(port) serves the app there and returns its address."""
     make_run(folder / "captures" / "first", branches=("cond", "uncond"))
     (folder / "data").mkdir()
-    port = free_port()
     environment = {
         "PARE_WORKSPACE": str(folder / "workspace"),
         "PARE_FOLDERS": f"{folder / 'captures'}:{tiny_folder}",
         "PARE_DATA": str(folder / "data"),
     }
-    return serve.start([sys.executable, "-m", "workbench.server", str(port)], port, environment)
+    return lambda port: serve.start([sys.executable, "-m", "workbench.server", str(port)], port, environment)
+
+
+@pytest.fixture(scope="module")
+def address(start, free_port) -> str:
+    return start(free_port())
 
 
 @pytest.fixture
@@ -195,6 +201,27 @@ def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays
     )
     assert video[0] is None and video[1] > 0 and video[2] > 0
     assert "/api/video/workspace/jobs/" in heads.locator("video").get_attribute("src")
+
+
+def test_a_job_outlives_the_server_and_two_tabs_agree(heads, serve, start, address, idle):
+    heads.get_by_role("spinbutton", name="Steps").fill("900")
+    heads.get_by_role("button", name="Generate").click()
+    expect(heads.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=60_000)
+    tab = heads.context.new_page()
+    tab.goto(f"{address}/jobs")
+    expect(tab.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=30_000)
+    serve.stop(address)
+    assert start(int(address.rsplit(":", 1)[1])) == address
+    tab.goto(f"{address}/jobs")
+    expect(tab.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=30_000)
+    tab.goto(f"{address}/runs")
+    expect(tab.get_by_text("1 job running")).to_be_visible(timeout=30_000)
+    heads.goto(address)
+    expect(heads.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=30_000)
+    tab.goto(f"{address}/jobs")
+    tab.get_by_role("button", name="Cancel").click()
+    expect(heads.get_by_text(re.compile(r"Cancelled after \d+ of 900"))).to_be_visible(timeout=30_000)
+    expect(tab.get_by_role("button", name="Resume").first).to_be_visible(timeout=30_000)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,7 +8,22 @@ import streamlit as st
 from analysis.aggregate import Cells, head_by_sample, read_cells
 from analysis.importance import run_importance
 from analysis.runs import Run
+from workbench.places import Places
 from workbench.state import Facts, Selection
+
+LOOK_SECONDS = 3
+
+
+@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+def run_names(places: Places) -> list[str]:
+    """Names of all runs in the places; a new one shows within LOOK_SECONDS, so that no click waits for the disk."""
+    return places.runs()
+
+
+@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+def pipeline_names(places: Places) -> list[str]:
+    """Names of all diffusers pipelines in the places, as fresh as `run_names`."""
+    return places.pipelines()
 
 
 def open_run(folder: Path) -> Run:

@@ -8,6 +8,7 @@ import streamlit as st
 from pare.geometry import DEMO
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
+from workbench.pages.data import pipeline_names
 from workbench.pages.job_view import cancel, show_progress, show_video
 from workbench.pages.shell import guard, jobs_of
 from workbench.pages.text import command_line, plain, short_path
@@ -20,7 +21,7 @@ POLL_SECONDS = 0.5
 def models(places: Places) -> dict[str, str]:
     """Shown name → MODEL of the commands: the bundled demo, then the pipelines in the named folders and the workspace."""
     found = {"demo": "demo"} if (DEMO / "model_index.json").is_file() else {}
-    for name in places.pipelines():
+    for name in pipeline_names(places):
         folder = places.find(name)
         if folder != DEMO.resolve():
             found[name] = str(folder)

@@ -11,7 +11,7 @@ import streamlit as st
 from analysis.runs import Run
 from pare.errors import InputError
 from workbench.jobs.api import Jobs, open_workspace
-from workbench.pages.data import default_run, facts_of, open_run
+from workbench.pages.data import default_run, facts_of, open_run, run_names
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
 from workbench.state import Selection, current, requested_run, update
@@ -66,7 +66,7 @@ def open_shell(*, poll_jobs: bool = True, filters: bool = False) -> Shell:
     """
     st.html(STYLE)
     places = Places.from_environment()
-    names = places.runs()
+    names = run_names(places)
     asked = requested_run(st.session_state, st.query_params)
     name = asked if asked in names else default_run(names)
     run: Run | None = None
