@@ -1,8 +1,17 @@
 """Fixtures that every test may use."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.ports import find_free_port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Gives a free port of this machine."""
+    return find_free_port
 
 
 @pytest.fixture(scope="session")

@@ -3,16 +3,17 @@
 import http.client
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.ports import find_free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -57,7 +58,7 @@ class Servers:
         settings = (str(script), tuple(sorted((env or {}).items())), tuple(args))
         if port is None and (url := self._urls.get(settings)) in self._running:
             return str(url)
-        port = port or _free_port()
+        port = port or find_free_port()
         argv = [sys.executable, "-m", "streamlit", "run", str(script), f"--server.port={port}", *SERVER_FLAGS]
         url = self.start([*argv, *(["--", *args] if args else [])], port, env)
         self._urls[settings] = url
@@ -100,12 +101,6 @@ class Servers:
             self.stop(url)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def _healthy(url: str) -> bool:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=2)
     try:
@@ -123,11 +118,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     servers = Servers(tmp_path_factory.mktemp("servers"))
     yield servers
     servers.stop_all()
-
-
-@pytest.fixture(scope="session")
-def free_port() -> Callable[[], int]:
-    return _free_port
 
 
 @pytest.fixture(scope="session")
