@@ -86,6 +86,24 @@ def head_by_sample(
     return _mean(values[:, step_axis][:, :, branch_axis], (2,))
 
 
+def relative_residual(
+    run: Run, *, sample: int | None = None, branch: str | None = None, steps: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """How much each block changes its input: ‖B(x) − x‖ / ‖x‖ [step, block], timesteps [step], samples behind it.
+
+    The quotient is taken cell by cell, then averaged over samples and branches; NaN where nothing was captured.
+    """
+    step_axis, branch_axis = _axes(run, "block/residual_norm", branch, steps)
+    samples = run.finished if sample is None else [sample]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        quotient = run.array("block/residual_norm", samples) / run.array("block/input_norm", samples)
+    chosen = quotient[:, step_axis][:, :, branch_axis]
+    n = int((~np.isnan(chosen)).any(axis=(1, 2, 3)).sum())
+    own_steps = run.manifest.statistics["block/residual_norm"].steps
+    timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
+    return _mean(chosen, (0, 2)), timesteps[step_axis], n
+
+
 def _axes(run: Run, name: str, branch: str | None, steps: Sequence[int] | None) -> tuple[list[int], list[int]]:
     """Positions on the statistic's own step and branch axes, which may hold a part of the run's."""
     if name not in run.statistics:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 SESSION_KEY = "selection"
 """Where the selection lives in a session."""
+RATIO_RANGE = (0.01, 0.99)
+ALPHA_RANGE = (1.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -170,13 +172,13 @@ def _index(text: str, size: int) -> int:
     return int(text)
 
 
-def _number(text: str, low: float, high: float, *, open_ends: bool) -> float:
+def _number(text: str, low: float, high: float) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (low < value < high or (not open_ends and value in (low, high))):
-        raise _Unfit(f"a number {'between' if open_ends else 'from'} {low:g} {'and' if open_ends else 'to'} {high:g}")
+    if not low <= value <= high:
+        raise _Unfit(f"a number from {low:g} to {high:g}")
     return value
 
 
@@ -216,10 +218,10 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "steps": _steps,
     "branch": _branch,
     "sample": lambda text, facts: {"sample": _index(text, facts.samples)},
-    "ts": lambda text, _: {"tau_s": _number(text, 0, 1, open_ends=False)},
-    "tt": lambda text, _: {"tau_t": _number(text, 0, 1, open_ends=False)},
-    "alpha": lambda text, _: {"alpha": _number(text, 1, 100, open_ends=False)},
-    "p": lambda text, _: {"ratio": _number(text, 0, 1, open_ends=True)},
+    "ts": lambda text, _: {"tau_s": _number(text, 0, 1)},
+    "tt": lambda text, _: {"tau_t": _number(text, 0, 1)},
+    "alpha": lambda text, _: {"alpha": _number(text, *ALPHA_RANGE)},
+    "p": lambda text, _: {"ratio": _number(text, *RATIO_RANGE)},
     "kmin": lambda text, facts: {"k_min": _count(text, facts.blocks)},
     "kmax": lambda text, facts: {"k_max": _count(text, facts.blocks)},
 }

@@ -80,10 +80,11 @@ def test_an_empty_workspace_says_which_command_fills_it(at, page, tmp_path):
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("damage", ["no json", "foreign", "summary", "sample", "no samples"])
+@pytest.mark.parametrize("damage", ["no json", "foreign", "summary", "sample", "weights", "no samples"])
 def test_a_damaged_run_is_one_line_and_the_page_lives(at, page, damage, tmp_path):
     run = make_run(tmp_path / "captures" / "bad", 3, 4, steps=2, samples=2)
-    target = {"summary": "summary.safetensors", "sample": "samples/00001.safetensors"}.get(damage, "run.json")
+    files = {"summary": "summary.safetensors", "sample": "samples/00001.safetensors", "weights": "weights.safetensors"}
+    target = files.get(damage, "run.json")
     if damage == "no samples":
         (run.folder / "summary.safetensors").unlink()
         for path in (run.folder / "samples").iterdir():
@@ -261,3 +262,29 @@ def test_the_exported_mask_is_the_commands_own(fixture_runs, tmp_path):
     scores = protected_scores(run, selection)
     assert np.array_equal(~shown.self_heads, removed_heads(scores, selection))
     assert list(places.workspace.iterdir()) == []
+
+
+def test_a_capture_at_work_shows_what_is_there(at, tmp_path):
+    run = make_run(tmp_path / "captures" / "partial", 3, 4, steps=2, samples=3)
+    (run.folder / "summary.safetensors").unlink()
+    (run.folder / "samples" / "00002.safetensors").unlink()
+    test = at("heads", tmp_path / "captures")
+    alive(test)
+    assert "n = 2 samples" in test.title[0].value.replace("\\", "").replace("\u00a0", " ")
+    missing = at("heads", tmp_path / "captures", sample="2", block="1", head="1")
+    alive(missing)
+    assert "Nothing was captured" in missing.title[0].value
+    assert "Not captured in this part of the run" in words(missing)
+    assert "2 of 3" in words(at("runs", tmp_path / "captures"))
+
+
+def test_the_ends_of_every_range_are_shown(at, fixture_runs):
+    for link in (
+        {"p": "0.99", "alpha": "100", "ts": "1", "tt": "0"},
+        {"p": "0.01", "alpha": "1", "ts": "0.01", "tt": "0"},
+    ):
+        test = at("heads", fixture_runs, **link)
+        alive(test)
+        assert not test.warning
+        test.toggle(key="show_removed").set_value(True).run()
+        alive(test)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from analysis.aggregate import Cells, head_by_sample, read_cells
+from analysis.aggregate import Cells, head_by_sample, read_cells, relative_residual
 from analysis.importance import run_importance
 from analysis.runs import Run
 from workbench.places import Places
@@ -107,17 +107,14 @@ def default_run(names: list[str]) -> str | None:
     return next(iter([*named, *bundled, *names]), None)
 
 
-def relative_residual(run: Run, selection: Selection) -> tuple[np.ndarray, int]:
-    """‖B(x) − x‖ / ‖x‖ [step, block], mean over samples and branches of the view, and the n of samples behind it."""
+def block_residuals(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, int]:
+    """How much each block changes its input [step, block], with timesteps and n, in the selection's part of the run."""
     part = (selection.sample, selection.branch, chosen_steps(selection))
-    return _relative_residual(str(run.folder), stamp(run.folder), *part)
+    return _block_residuals(str(run.folder), stamp(run.folder), *part)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _relative_residual(
+def _block_residuals(
     folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
-) -> tuple[np.ndarray, int]:
-    frame = _open(folder, when).blocks(None if sample is None else [sample], branch, steps)
-    frame["relative"] = frame["residual_norm"] / frame["input_norm"]
-    table = frame.pivot_table(values="relative", index="step", columns="block", aggfunc="mean", observed=True)
-    return table.to_numpy(), int(frame["sample"].nunique())
+) -> tuple[np.ndarray, np.ndarray, int]:
+    return relative_residual(_open(folder, when), sample=sample, branch=branch, steps=steps)

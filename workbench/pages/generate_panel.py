@@ -5,7 +5,9 @@ from typing import Any
 
 import streamlit as st
 
+from pare.errors import InputError
 from pare.geometry import DEMO
+from pare.reference import defaults
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
 from workbench.pages.data import pipeline_names
@@ -16,6 +18,7 @@ from workbench.places import Places
 
 PROMPT = "a red 7 moving up and left, fast"
 POLL_SECONDS = 0.5
+USUAL_STEPS, MOST_STEPS = 20, 1000
 
 
 def models(places: Places) -> dict[str, str]:
@@ -26,6 +29,14 @@ def models(places: Places) -> dict[str, str]:
         if folder != DEMO.resolve():
             found[name] = str(folder)
     return found
+
+
+def usual_steps(model: str) -> int:
+    """The denoising steps that the model's own defaults name; 20 where it has none or cannot be read."""
+    try:
+        return min(MOST_STEPS, int(defaults(model).get("steps") or USUAL_STEPS))
+    except InputError:
+        return USUAL_STEPS
 
 
 def show_generate_panel(places: Places) -> None:
@@ -41,7 +52,9 @@ def show_generate_panel(places: Places) -> None:
         with model_column:
             model = st.selectbox("Model", list(choices), key="generate_model")
         with steps_column:
-            steps = st.number_input("Steps", 1, 1000, 20, key="generate_steps")
+            steps = st.number_input(
+                "Steps", 1, MOST_STEPS, usual_steps(next(iter(choices.values()))), key="generate_steps"
+            )
         with seed_column:
             seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="generate_seed")
         with button_column:

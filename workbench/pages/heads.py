@@ -81,11 +81,9 @@ def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
         if not {"block/residual_norm", "block/input_norm"} <= set(run.statistics):
             st.markdown("Not captured in this run.")
             return
-        relative, samples = data.relative_residual(run, selection)
+        relative, timesteps, samples = data.block_residuals(run, selection)
         st.plotly_chart(
-            residual_map(
-                relative, data.cells(run, "block/residual_norm", selection).timesteps, samples=samples, height=280
-            ),
+            residual_map(relative, timesteps, samples=samples, height=280),
             config=PLOT,
             key="residual_map",
             alt="Relative size of every block's residual at every timestep.",
@@ -109,7 +107,9 @@ def show_page(shell: Shell) -> None:
             st.code(command_line("capture", run.model_id, "--resume", out=short_path(run.folder)), language="bash")
             return
         cells = data.cells(run, "self/ratio", selection)
-        scores = protected_scores(run, selection)
+        scores = None
+        with guard("importance"):
+            scores = protected_scores(run, selection)
         pinned = (selection.block, selection.head)
         cell = (
             default_head(cells.by_head(), scores, selection.tau_t)
@@ -117,13 +117,12 @@ def show_page(shell: Shell) -> None:
             else (pinned[0], pinned[1])
         )
         show_headline(run, cells, selection)
-        crossed = (
-            removed_heads(scores, selection) if scores is not None and st.session_state.get("show_removed") else None
-        )
         grid, card = st.columns([5, 3], gap="medium")
         with grid:
             with guard("head grid"):
-                show_grid(run, cells, selection, cell, crossed)
+                wanted = st.session_state.get("show_removed", False)
+                removed = removed_heads(scores, selection) if wanted and scores is not None else None
+                show_grid(run, cells, selection, cell, removed)
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
         with card:

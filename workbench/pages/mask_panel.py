@@ -20,7 +20,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.pages.shell import bind
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
-from workbench.state import Selection
+from workbench.state import ALPHA_RANGE, RATIO_RANGE, Selection
 
 
 def mask_settings(selection: Selection) -> dict[str, Any]:
@@ -69,8 +69,7 @@ def show_mask_panel(run: Run, scores: np.ndarray | None, selection: Selection, p
     with ratio:
         st.number_input(
             "Pruning ratio p",
-            0.01,
-            0.99,
+            *RATIO_RANGE,
             step=0.05,
             format="%.2f",
             help="Share of heads to remove in every block.",
@@ -79,8 +78,7 @@ def show_mask_panel(run: Run, scores: np.ndarray | None, selection: Selection, p
     with alpha:
         st.number_input(
             "Protection α",
-            1.0,
-            100.0,
+            *ALPHA_RANGE,
             step=0.1,
             format="%.2f",
             help="Importance of temporal heads is multiplied by α before heads are ranked (Eq. 5); 1 protects nothing.",
