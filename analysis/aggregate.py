@@ -78,11 +78,18 @@ def head_by_sample(
     sample: int | None = None,
     branch: str | None = None,
     steps: Sequence[int] | None = None,
+    values: np.ndarray | None = None,
 ) -> np.ndarray:
-    """One head's values [sample, step], averaged over branches; only samples that are on disk."""
+    """One head's values [sample, step], averaged over branches; only samples that are on disk.
+
+    `values` is `run.array(name, run.finished)` where the caller holds it already; else the samples are read.
+    """
     step_axis, branch_axis = _axes(run, name, branch, steps)
-    samples = run.finished if sample is None else [sample]
-    values = run.array(name, samples)[:, :, :, block, head]
+    if values is not None and (sample is None or sample in run.finished):
+        values = values if sample is None else values[[run.finished.index(sample)]]
+    else:
+        values = run.array(name, run.finished if sample is None else [sample])
+    values = values[:, :, :, block, head]
     return _mean(values[:, step_axis][:, :, branch_axis], (2,))
 
 

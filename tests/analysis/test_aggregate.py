@@ -36,6 +36,8 @@ def test_a_part_is_that_part(run, part, index):
     values = run.array("self/ratio").astype(float)[index]
     assert np.allclose(read_cells(run, **part).by_head(), values.mean(axis=(0, 1, 2)), atol=1e-6)
     assert np.allclose(head_by_sample(run, 1, 3, **part), values.mean(axis=2)[:, :, 1, 3], atol=1e-6)
+    held = run.array("self/ratio", run.finished)
+    assert np.array_equal(head_by_sample(run, 1, 3, **part, values=held), head_by_sample(run, 1, 3, **part))
 
 
 def test_the_relative_residual_is_a_mean_of_quotients(run):

@@ -288,3 +288,24 @@ def test_the_ends_of_every_range_are_shown(at, fixture_runs):
         assert not test.warning
         test.toggle(key="show_removed").set_value(True).run()
         alive(test)
+
+
+def test_a_video_plays_without_the_routes_too(tmp_path, monkeypatch):
+    monkeypatch.delenv("PARE_ROUTES", raising=False)
+    (tmp_path / "v.mp4").write_bytes(b"video")
+
+    def page(folder: str) -> None:
+        from pathlib import Path
+
+        from workbench.pages.job_view import show_video
+        from workbench.places import Places
+
+        show_video(Places(Path(folder)), Path(folder) / "v.mp4", 'a "red" <7>')
+
+    plain = AppTest.from_function(page, args=(str(tmp_path),)).run()
+    assert not plain.exception and len(plain.get("video")) == 1
+    monkeypatch.setenv("PARE_ROUTES", "1")
+    routed = AppTest.from_function(page, args=(str(tmp_path),)).run()
+    (html,) = routed.get("html")
+    assert 'src="/api/video/workspace/v.mp4"' in html.proto.body
+    assert "a &quot;red&quot; &lt;7&gt;" in html.proto.body
