@@ -3,7 +3,7 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import empty_figure
+from analysis.figures.style import make_figure
 
 
 def residual_map(
@@ -13,20 +13,24 @@ def residual_map(
 
     `samples` is the n behind every cell.
     """
-    order = np.argsort(-np.asarray(timesteps), kind="stable")
-    figure = empty_figure(x="timestep t", y="block", height=height)
-    steps = np.asarray(timesteps)[order]
-    figure.add_heatmap(
-        z=np.asarray(values)[order].T,
-        x=[f"{step:.0f}" for step in steps],
-        y=list(range(np.shape(values)[1])),
-        zmin=0,
-        zmax=float(np.nanmax(values)) if np.isfinite(values).any() else 1.0,
-        colorscale="Viridis",
-        colorbar={"title": {"text": name, "side": "right"}, "thickness": 10, "outlinewidth": 0},
-        hovertemplate=f"block %{{y}} · t %{{x}} · %{{z:.3f}} · n {samples}<extra></extra>",
+    values, timesteps = np.asarray(values, float), np.asarray(timesteps, float)
+    order = np.argsort(-timesteps, kind="stable")
+    blocks = values.shape[1]
+    heat = {
+        "type": "heatmap",
+        "z": values[order].T,
+        "x": [f"{step:.0f}" for step in timesteps[order]],
+        "y": list(range(blocks)),
+        "zmin": 0,
+        "zmax": float(np.nanmax(values)) if np.isfinite(values).any() else 1.0,
+        "colorscale": "Viridis",
+        "colorbar": {"title": {"text": name, "side": "right"}, "thickness": 10, "outlinewidth": 0},
+        "hovertemplate": f"block %{{y}} · t %{{x}} · %{{z:.3f}} · n {samples}<extra></extra>",
+    }
+    return make_figure(
+        [heat],
+        x={"name": "timestep t", "type": "category", "nticks": 12},
+        y={"name": "block", "autorange": "reversed", "dtick": 1 if blocks <= 12 else 5, "showgrid": False},
+        height=height,
+        hovermode="closest",
     )
-    figure.update_xaxes(type="category", nticks=12)
-    figure.update_yaxes(autorange="reversed", dtick=1 if np.shape(values)[1] <= 12 else 5, showgrid=False)
-    figure.update_layout(hovermode="closest")
-    return figure

@@ -1,27 +1,73 @@
-"""Colours and layout that every figure shares: Okabe-Ito roles, always with their letter, on any background."""
+"""Colours, marks and layout that every figure shares: Okabe-Ito roles, always with their letter, on any background."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
 ROLE_COLORS = {"S": "#0072B2", "M": "#999999", "T": "#D55E00"}
 ROLE_NAMES = {"S": "spatial", "M": "mixed", "T": "temporal"}
 GUIDE = "rgba(128, 128, 128, 0.55)"
+Mark = dict[str, Any]
 
 
-def empty_figure(*, x: str, y: str, height: int) -> go.Figure:
-    """A transparent figure with named axes, so that it reads on a light and on a dark page."""
-    figure = go.Figure()
-    figure.update_layout(
-        height=height,
-        margin={"l": 52, "r": 12, "t": 10, "b": 42},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        showlegend=False,
-        hovermode="x unified",
-        font={"size": 12},
+def make_figure(
+    traces: Sequence[Mark],
+    *,
+    x: Mark,
+    y: Mark,
+    height: int,
+    shapes: Sequence[Mark] = (),
+    annotations: Sequence[Mark] = (),
+    **layout: Any,
+) -> go.Figure:
+    """A transparent figure with named axes, so that it reads on a light and on a dark page.
+
+    `x` and `y` are axis settings with `name`. Everything is given at once: plotly checks a figure again at each update,
+    which on a page with three of them is most of the server's work.
+    """
+    return go.Figure(
+        data=list(traces),
+        layout={
+            "height": height,
+            "margin": {"l": 52, "r": 34, "t": 10, "b": 42},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "showlegend": False,
+            "hovermode": "x unified",
+            "font": {"size": 12},
+            "xaxis": {"showgrid": False, "zeroline": False, "ticks": "outside", "ticklen": 3, **_axis(x)},
+            "yaxis": {"gridcolor": "rgba(128,128,128,0.15)", "zeroline": False, **_axis(y)},
+            "shapes": list(shapes),
+            "annotations": list(annotations),
+            **layout,
+        },
     )
-    figure.update_xaxes(title={"text": x, "standoff": 6}, showgrid=False, zeroline=False, ticks="outside", ticklen=3)
-    figure.update_yaxes(title={"text": y, "standoff": 6}, gridcolor="rgba(128,128,128,0.15)", zeroline=False)
-    return figure
+
+
+def band(low: float, high: float, color: str) -> Mark:
+    """A tinted range of y over the whole width."""
+    return {
+        "type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high,
+        "fillcolor": color, "line": {"width": 0}, "layer": "below",
+    }  # fmt: skip
+
+
+def level(value: float, dash: str = "dot") -> Mark:
+    """A horizontal guide at y = value."""
+    line = {"color": GUIDE, "width": 1, "dash": dash}
+    return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value, "line": line}
+
+
+def upright(value: float, dash: str = "solid") -> Mark:
+    """A vertical guide at x = value."""
+    line = {"color": GUIDE, "width": 1, "dash": dash}
+    return {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": value, "x1": value, "line": line}
+
+
+def label(text: str, **place: Any) -> Mark:
+    """A small text without an arrow."""
+    return {"text": text, "showarrow": False, "font": {"size": 11}, **place}
 
 
 def rgba(color: str, alpha: float) -> str:
@@ -32,3 +78,8 @@ def rgba(color: str, alpha: float) -> str:
     """
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red}, {green}, {blue}, {alpha})"
+
+
+def _axis(settings: Mapping[str, Any]) -> Mark:
+    own = dict(settings)
+    return {"title": {"text": own.pop("name"), "standoff": 6}, **own}
