@@ -40,6 +40,15 @@ def make(folder, pipe, mode="calibration", prompts=PROMPTS, images=None, **more)
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny tensors gain nothing from threads, and lose much where other work shares the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def pipe(tiny_folder):
     return load_pipeline(str(tiny_folder), device="cpu")
@@ -206,7 +215,8 @@ def test_kill_9_and_resume_end_with_the_same_bytes(tiny_folder, pipe, tmp_path, 
     random.seed(mode)
     killed = 0
     for after in (1, 4):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while len(list((tmp_path / "killed/samples").glob("[0-9]*"))) < after and process.poll() is None:
             assert time.monotonic() < deadline
