@@ -32,3 +32,4 @@ bench: setup
 
 demo: setup
 	$(BIN)/python -m workbench.demo.build
+	$(BIN)/python -m workbench.demo.bundle

@@ -29,7 +29,17 @@ from workbench.demo.text import build_text_encoder, build_tokenizer
 
 TINY = DemoSettings(
     data=DataSettings(),
-    vae=VaeSettings(base_dim=8, steps=3, batch=1, warmup=1, statistics_clips=4),
+    vae=VaeSettings(
+        base_dim=8,
+        steps=3,
+        image_steps=2,
+        image_batch=2,
+        batch=1,
+        warmup=1,
+        whole_steps=2,
+        whole_batch=1,
+        statistics_clips=4,
+    ),
     transformer=TransformerSettings(num_layers=2, ffn_dim=64, num_attention_heads=2, attention_head_dim=12),
     flow=FlowSettings(clips=8, held_out_clips=4, steps=6, batch=2, warmup=1, checkpoint_every=2, validate_every=6),
 )

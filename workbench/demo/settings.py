@@ -35,7 +35,7 @@ class TextSettings:
 
 @dataclass(frozen=True)
 class VaeSettings:
-    """A small `AutoencoderKLWan`: 4x smaller in space (2 by patches), 2x in time, 8 channels; first images, then short clips."""
+    """A small `AutoencoderKLWan`: 4x smaller in space, 2x in time, 8 channels; trained on images, short cuts, whole clips."""
 
     base_dim: int = 24
     z_dim: int = 8
@@ -53,6 +53,9 @@ class VaeSettings:
     decay_share: float = 0.35
     kl_weight: float = 1e-7
     first_log_variance: float = -5.0
+    whole_steps: int = 700
+    whole_batch: int = 2
+    whole_learning_rate: float = 1e-3
     ema: float = 0.995
     statistics_clips: int = 256
     seed: int = 20262

@@ -1,6 +1,7 @@
 """The demo model's VAE: a small `AutoencoderKLWan` trained on single frames, then on five-frame cuts."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +44,20 @@ def build_vae(settings: VaeSettings) -> AutoencoderKLWan:
     return vae
 
 
-def vae_loss(data: DataSettings, settings: VaeSettings) -> Callable[..., torch.Tensor]:
-    """Mean absolute error plus squared error plus a small KL term, on single frames first and on short cuts later."""
+def vae_loss(
+    data: DataSettings, settings: VaeSettings, cuts: Callable[[int], tuple[int, int]]
+) -> Callable[[AutoencoderKLWan, int, torch.Generator], torch.Tensor]:
+    """Mean absolute error plus squared error plus a small KL term, on cuts of training clips.
+
+    Args: `cuts`: step -> (video frames of a cut, cuts in the batch).
+    """
 
     def loss(vae: AutoencoderKLWan, step: int, generator: torch.Generator) -> torch.Tensor:
-        images = step < settings.image_steps
-        frames, batch = (1, settings.image_batch) if images else (settings.frames, settings.batch)
+        frames, batch = cuts(step)
         seeds = torch.randint(2**31, (batch,), generator=generator).tolist()
         starts = torch.randint(data.frames - frames + 1, (batch,), generator=generator).tolist()
         clips = [draw_clip(data, seed, held_out=False).video for seed in seeds]
-        cuts = [clip[start : start + frames] for clip, start in zip(clips, starts, strict=True)]
-        video = to_model(np.stack(cuts))
+        video = to_model(np.stack([clip[start : start + frames] for clip, start in zip(clips, starts, strict=True)]))
         with torch.autocast("cpu", torch.bfloat16):
             posterior = vae.encode(video).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -65,19 +69,33 @@ def vae_loss(data: DataSettings, settings: VaeSettings) -> Callable[..., torch.T
 
 
 def train_vae(data: DataSettings, settings: VaeSettings, folder: Path, progress: Progress = silent) -> AutoencoderKLWan:
-    """The trained VAE, resumed from `folder` when it holds a state."""
-    loop = LoopSettings(
+    """The trained VAE, resumed from `folder`: images, then short cuts, then whole clips, without which it drifts in long ones."""
+    short = LoopSettings(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,
         decay_share=settings.decay_share,
         weight_decay=0.0,
         ema=settings.ema,
-        checkpoint_every=100,
         seed=settings.seed,
     )
-    vae = train(build_vae(settings), vae_loss(data, settings), loop, folder, progress=progress)
-    assert isinstance(vae, AutoencoderKLWan)
+    whole = replace(
+        short, steps=settings.whole_steps, learning_rate=settings.whole_learning_rate, seed=settings.seed + 1
+    )
+
+    def short_cuts(step: int) -> tuple[int, int]:
+        images = step < settings.image_steps
+        return (1, settings.image_batch) if images else (settings.frames, settings.batch)
+
+    vae = build_vae(settings)
+    train(vae, vae_loss(data, settings, short_cuts), short, folder / "short", progress=progress)
+    train(
+        vae,
+        vae_loss(data, settings, lambda step: (data.frames, settings.whole_batch)),
+        whole,
+        folder / "whole",
+        progress=progress,
+    )
     return vae.eval()
 
 

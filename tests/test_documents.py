@@ -1,0 +1,103 @@
+"""Every command in the README and the documents runs as written.
+
+A fence's word says how: `bash` runs as it stands, in order, in one folder per document; `bash slow` and `bash gpu` run
+with `--dry-run` (a hub id of Wan2.1 as the preset of the same shapes, since no test downloads); `bash app` starts the
+app and asks for its page; `bash make` only has its targets resolved, since `make test` runs this very test.
+"""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+KINDS = {"", "slow", "gpu", "app", "make"}
+HUB = {"Wan-AI/Wan2.1-T2V-14B-Diffusers": "wan2.1-t2v-14b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "wan2.1-t2v-1.3b"}
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "2",
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+}
+
+
+def fences(document: Path) -> list[tuple[str, list[str]]]:
+    """(kind, commands) of every bash fence, continuation lines joined."""
+    found = re.findall(r"^```bash ?(\w*)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    return [(kind, [line for line in body.replace("\\\n", " ").splitlines() if line.strip()]) for kind, body in found]
+
+
+def words(command: str) -> list[str]:
+    """The words of a command line of ours, `pare` or `python` as this environment's own."""
+    parts = shlex.split(command, comments=True)
+    if parts[0] == "python":
+        parts[0] = sys.executable
+    return parts
+
+
+def run(parts: list[str], folder: Path) -> None:
+    result = subprocess.run(parts, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, f"{shlex.join(parts)}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+
+
+def dry(command: str) -> list[str]:
+    for hub, preset in HUB.items():
+        command = command.replace(hub, preset)
+    parts = words(command)
+    return parts if "--dry-run" in parts else [*parts, "--dry-run"]
+
+
+def opens(parts: list[str], folder: Path, port: int) -> None:
+    """Starts the app as written, on a free port, and asks for its page."""
+    process = subprocess.Popen(
+        [*parts, "--port", str(port)], cwd=folder, env=ENVIRONMENT, start_new_session=True, stdin=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2) as answer:
+                    assert answer.status == 200
+                return
+            except OSError:
+                assert process.poll() is None, f"{shlex.join(parts)} ended with {process.returncode}"
+                assert time.monotonic() < deadline, f"{shlex.join(parts)}: no page after two minutes"
+                time.sleep(0.5)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_of_the_document_runs(document, tmp_path, free_port):
+    (tmp_path / "prompts.txt").write_text("a red 7 moving up and left, fast\n")
+    for kind, commands in fences(document):
+        assert kind in KINDS, f"{document.name}: unknown kind of fence {kind!r}"
+        for command in commands:
+            if kind == "make":
+                run(["make", "-n", *words(command)[1:]], ROOT)
+            elif kind == "app":
+                opens(words(command), tmp_path, free_port())
+            elif kind in ("slow", "gpu"):
+                run(dry(command), tmp_path)
+            else:
+                run(words(command), tmp_path)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_pictures_of_the_document_exist(document):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+def test_the_readme_shows_a_picture_and_both_commands():
+    text = (ROOT / "README.md").read_text()
+    assert re.search(r"!\[.+\]\(docs/images/.+\.png\)", text)
+    assert "make app\n" in text and "make test\n" in text

@@ -1,0 +1,63 @@
+"""Makes the runs that come with the project from the demo model: `python -m workbench.demo.bundle`.
+
+`data/runs/demo` is a calibration capture (10 timesteps of latents that the model generated), `data/runs/demo-videos` a few whole
+generations with their videos. Both are resumed when they were cut off, and end with the same bytes.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pare.geometry import DEMO
+from pare.progress import Progress, silent
+from workbench.commands.capture import capture
+
+# Each generation shows one factor clearly: stillness, both speeds, several directions.
+SHOWN = (
+    "a red 7 moving up and left, fast",
+    "a blue 3 standing still",
+    "a green 5 moving right, slow",
+    "a yellow 2 moving down, fast",
+)
+
+
+def bundle(
+    runs: Path, *, model: str = "demo", samples: int = 200, progress: Callable[[str], Progress] = lambda name: silent
+) -> None:
+    """Writes the calibration and the trajectory run of `model` below `runs`.
+
+    Args: `samples` of the calibration; `progress`: run name -> the progress callback of that run.
+    """
+    capture(
+        model,
+        out=runs / "demo",
+        mode="calibration",
+        prompts=DEMO.parent / "prompts" / "held-out.txt",
+        samples=samples,
+        resume=(runs / "demo").exists(),
+        progress=progress("demo"),
+    )
+    capture(
+        model,
+        out=runs / "demo-videos",
+        mode="trajectory",
+        prompts=SHOWN,
+        resume=(runs / "demo-videos").exists(),
+        progress=progress("demo-videos"),
+    )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m workbench.demo.bundle", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--runs", type=Path, default=DEMO.parent / "runs")
+    parser.add_argument("--samples", type=int, default=200)
+    arguments = parser.parse_args()
+    from workbench.demo.report import StageReport
+
+    bundle(arguments.runs, samples=arguments.samples, progress=lambda name: StageReport(name, sys.stderr))
+
+
+if __name__ == "__main__":
+    main()
