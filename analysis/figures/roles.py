@@ -6,6 +6,8 @@ import plotly.graph_objects as go
 
 from analysis.figures.style import ROLE_COLORS, ROLE_NAMES, band, label, level, make_figure, rgba, upright
 
+BESIDE = {"xref": "paper", "x": 1.015, "xanchor": "left"}
+
 
 def ratio_over_timesteps(
     frame: pd.DataFrame, *, tau_s: float, tau_t: float, uniform: float, height: int = 230
@@ -46,13 +48,14 @@ def ratio_over_timesteps(
         x={"name": "timestep t", "autorange": "reversed"},
         y={"name": "ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         height=height,
+        margin={"l": 52, "r": 50, "t": 10, "b": 42},
         shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
         annotations=[
-            *(
-                label(f"{role} {ROLE_NAMES[role]}", xref="paper", x=0.99, xanchor="right", y=high, yanchor="top")
-                for role, (_, high) in bands.items()
-            ),
-            label(f"1/{round(1 / uniform)}", xref="paper", x=1.01, xanchor="left", y=uniform, yanchor="middle"),
+            # Beside the plot, where no curve can run through them.
+            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
+            label("<b>M</b>", **BESIDE, y=(tau_s + tau_t) / 2),
+            label("<b>T</b>", **BESIDE, y=tau_t / 2),
+            label(f"1/{round(1 / uniform)}", **BESIDE | {"x": 1.06}, y=uniform),
         ],
     )
 
