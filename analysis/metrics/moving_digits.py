@@ -21,8 +21,8 @@ READABLE = 0.75
 FARTHEST_COLOUR = 0.3
 # Share of the votes of all frames that the digit must have.
 MAJORITY = 0.5
-# Consistency from which on a digit counts as constant. Of clips with training scans, 1 in 200 lies below.
-CONSISTENT = 0.9
+# Consistency from which on a digit counts as constant: clips lie above 0.99, a change into another digit halfway below 0.95.
+CONSISTENT = 0.95
 # Angles that still count as the direction asked for: half the step between the eight directions.
 TOLERANCE = 22.5
 
@@ -174,13 +174,14 @@ def first_direction(seen: Track, settings: DigitSettings) -> tuple[float | None,
 
 
 def path_speed(seen: Track, digit_size: int) -> float | None:
-    """Length of the path in pixels per frame, over every pair of neighbouring frames, so that turning back costs nothing.
+    """Length of the path in pixels per frame, over all pairs of frames two apart, so that turning back hardly shortens it.
 
-    A jump of more than half a glyph is no motion; None when too many pairs jump or miss the digit.
+    Two apart, since a decoder that makes several frames of one latent frame lets neighbours tremble. A jump of more than half a
+    glyph is no motion; None when too many pairs jump or miss the digit.
     """
-    lengths = np.hypot(*np.diff(seen.centres, axis=0).T)
-    good = seen.present[1:] & seen.present[:-1] & (np.nan_to_num(lengths, nan=np.inf) <= digit_size / 2)
-    return float(lengths[good].mean()) if good.mean() >= READABLE else None
+    lengths = np.hypot(*(seen.centres[2:] - seen.centres[:-2]).T)
+    good = seen.present[2:] & seen.present[:-2] & (np.nan_to_num(lengths, nan=np.inf) <= digit_size / 2)
+    return float(lengths[good].mean()) / 2 if good.mean() >= READABLE else None
 
 
 def speed_class(pixels_per_frame: float, settings: DigitSettings) -> str:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.ndimage import gaussian_filter
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 
 from analysis.metrics.moving_digits_factors import glyph, scans
 from analysis.metrics.moving_digits_track import crops
@@ -26,12 +26,13 @@ class GlyphReader:
     """A fitted classifier of aligned glyphs of one size."""
 
     digit_size: int
-    neighbours: KNeighborsClassifier
+    neighbours: NearestNeighbors
+    labels: Int[np.ndarray, " glyphs"]
 
     def votes(self, features: Float[np.ndarray, "glyphs features"]) -> Float[np.ndarray, "glyphs 10"]:
         """Share of the nearest training glyphs that are each digit; all zero for a glyph that is unlike any digit."""
         distances, indices = self.neighbours.kneighbors(features)
-        shares = (self.neighbours._y[indices][..., None] == np.arange(10)).mean(1)
+        shares = (self.labels[indices][..., None] == np.arange(10)).mean(1)
         return np.where(distances.mean(1)[:, None] <= FARTHEST, shares, 0.0)
 
 
@@ -58,6 +59,6 @@ def glyph_reader(digit_size: int, held_out_scans: int, seed: int) -> GlyphReader
         coverage = gaussian_filter(crops(glyphs, place, digit_size + 8), (0, blur, blur))
         centres = np.stack([coverage.sum(1) @ x, coverage.sum(2) @ y], -1) / coverage.sum((1, 2))[:, None]
         features.append(glyph_features(coverage, centres + rng.normal(0, JITTER, centres.shape), digit_size))
-    neighbours = KNeighborsClassifier(NEIGHBOURS, algorithm="brute")
-    neighbours.fit(np.concatenate(features).astype(np.float32), np.tile(labels, len(COPIES)))
-    return GlyphReader(digit_size, neighbours)
+    neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute")
+    neighbours.fit(np.concatenate(features).astype(np.float32))
+    return GlyphReader(digit_size, neighbours, np.tile(labels, len(COPIES)))
