@@ -1,11 +1,15 @@
 """Fixtures that every test may use."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.ports import find_free_port
+
+# Tiny tensors gain nothing from a second thread, and lose much when tests share the cores. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

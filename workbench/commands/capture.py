@@ -12,7 +12,7 @@ from workbench.plan import duration, forwards_per_clip, gibi, plan, render_plan
 from workbench.settings import RunSettings
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
-DEMO_PROMPTS = DEMO.parent / "prompts.txt"
+DEMO_PROMPTS = DEMO.parent / "prompts" / "held-out.txt"
 # A sample's file has a header of names and shapes beside its numbers.
 HEADER_BYTES = 1024
 
