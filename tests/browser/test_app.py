@@ -1,9 +1,11 @@
 """The workbench in a real browser, on a small run and a small model with random weights."""
 
 import json
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from pare import mask as masks
 from tests.runs_fixture import make_run
+from workbench.jobs.api import open_workspace
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def start(serve, free_port, folder: Path, tiny_folder: Path) -> Callable[[int], str]:
+def start(serve, folder: Path, tiny_folder: Path) -> Iterator[Callable[[int], str]]:
     """start(port) serves the app there and returns its address."""
     make_run(folder / "captures" / "first", branches=("cond", "uncond"))
     (folder / "data").mkdir()
@@ -29,7 +32,11 @@ def start(serve, free_port, folder: Path, tiny_folder: Path) -> Callable[[int], 
         "PARE_FOLDERS": f"{folder / 'captures'}:{tiny_folder}",
         "PARE_DATA": str(folder / "data"),
     }
-    return lambda port: serve.start([sys.executable, "-m", "workbench.server", str(port)], port, environment)
+    yield lambda port: serve.start([sys.executable, "-m", "workbench.server", str(port)], port, environment)
+    # Workers outlive their server by design, so the tests end theirs.
+    for worker in open_workspace(folder / "workspace").workers():
+        if worker.alive:
+            os.kill(worker.identity.pid, signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
