@@ -65,6 +65,8 @@ class Manifest(BaseModel):
     branches: tuple[str, ...]
     samples: tuple[Sample, ...]
     statistics: dict[str, Statistic]
+    # Means over all samples of the run, by name; their first axis is the block.
+    moments: dict[str, Statistic] = {}
     attention: dict[str, Any]
     versions: dict[str, str]
 
@@ -73,7 +75,7 @@ class Manifest(BaseModel):
         if len(self.timesteps) != len(self.sigmas):
             raise ValueError(f"{len(self.timesteps)} timesteps but {len(self.sigmas)} sigmas")
         lengths = {"block": int(self.geometry["blocks"]), "head": int(self.geometry["heads"])}
-        for name, statistic in self.statistics.items():
+        for name, statistic in {**self.moments, **self.statistics}.items():
             known = lengths | {
                 "step": len(self.timesteps if statistic.steps is None else statistic.steps),
                 "branch": len(self.branches if statistic.branches is None else statistic.branches),

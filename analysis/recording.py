@@ -13,7 +13,8 @@ from analysis.attention import fused_kernel
 from analysis.capture import CaptureSpec, capture, output_weight_norms, stack_passes
 from analysis.generation import encode, first_inputs, generate
 from analysis.manifest import Manifest, Sample
-from analysis.runs import Run, RunWriter
+from analysis.run_writer import RunWriter
+from analysis.runs import Run
 from pare.errors import InputError
 from pare.geometry import Clip, Geometry, latent_frames, tokens_per_frame
 from pare.models import set_flow_shift

@@ -1,9 +1,7 @@
 """Runs on disk: one capture is one folder of safetensors and JSON, written sample by sample and read lazily."""
 
 import hashlib
-import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from analysis.manifest import BLOCK_AXES, HEAD_AXES, Manifest, Statistic
+from analysis.run_files import read_arrays, run_identity, sample_path
 from analysis.summary import Moments
 from pare.errors import InputError
-from pare.files import write_bytes
 from pare.geometry import Geometry
 
 
@@ -36,7 +32,7 @@ class Run:
         if not path.is_file():
             raise InputError("RUN", got=folder, expected="a folder with a run.json", fix="pare capture MODEL --out RUN")
         content = path.read_bytes()
-        return cls(Path(folder), Manifest.from_bytes(content, str(path)), _identity(content))
+        return cls(Path(folder), Manifest.from_bytes(content, str(path)), run_identity(content))
 
     @property
     def statistics(self) -> tuple[str, ...]:
@@ -81,7 +77,7 @@ class Run:
     @property
     def finished(self) -> tuple[int, ...]:
         """Indices of the samples that are on disk."""
-        return tuple(i for i in range(len(self.manifest.samples)) if _sample_path(self.folder, i).is_file())
+        return tuple(i for i in range(len(self.manifest.samples)) if sample_path(self.folder, i).is_file())
 
     @property
     def complete(self) -> bool:
@@ -115,9 +111,9 @@ class Run:
         chosen = range(len(self.manifest.samples)) if samples is None else self._chosen(samples)
         values = np.full((len(chosen), *statistic.shape), np.nan, np.float32)
         for row, index in enumerate(chosen):
-            path = _sample_path(self.folder, index)
+            path = sample_path(self.folder, index)
             if path.is_file():
-                values[row] = _read(path, [name], self.identity).get(name, np.nan)
+                values[row] = read_arrays(path, [name], self.identity).get(name, np.nan)
         return values
 
     def summary(self, name: str) -> dict[str, np.ndarray]:
@@ -128,19 +124,33 @@ class Run:
         statistic = self._statistic(name)
         if self.complete:
             keys = {f"{name}/{part}": part for part in ("n", "mean", "std")}
-            stored = _read(self.folder / "summary.safetensors", list(keys), self.identity)
+            stored = read_arrays(self.folder / "summary.safetensors", list(keys), self.identity)
             if len(stored) == len(keys):
                 return {part: stored[key] for key, part in keys.items()}
         moments = Moments(statistic.shape)
         for index in self.finished:
-            moments.add(_read(_sample_path(self.folder, index), [name], self.identity).get(name))
+            moments.add(read_arrays(sample_path(self.folder, index), [name], self.identity).get(name))
         return moments.result()
+
+    def moment(self, name: str) -> dict[str, np.ndarray]:
+        """`n` [block] samples and their `mean` [block, …] of one of `manifest.moments`; NaN where a block never ran.
+
+        While a capture is at work, of the samples up to the first that is missing.
+        """
+        if name not in self.manifest.moments:
+            known = ", ".join(self.manifest.moments) or "none, since the run has no moments"
+            raise InputError("moment", got=name, expected=known, fix="capture it first")
+        path = self.folder / "moments.safetensors"
+        stored = read_arrays(path, [f"{name}/n", f"{name}/mean"], self.identity) if path.is_file() else {}
+        if not stored:
+            raise InputError(str(path), got="no moments yet", expected="a finished sample", fix="let the capture go on")
+        return {part: stored[f"{name}/{part}"] for part in ("n", "mean")}
 
     def output_weight_norm(self, kind: str = "self") -> np.ndarray:
         """‖W_O^{i,j}‖_F [block, head] of every head's slice of the output projection, `kind` self or cross."""
         name = f"{kind}/output_weight_norm"
         path = self.folder / "weights.safetensors"
-        stored = _read(path, [name], self.identity) if path.is_file() else {}
+        stored = read_arrays(path, [name], self.identity) if path.is_file() else {}
         if name not in stored:
             raise InputError(str(path), got=f"no {name}", expected="the output norms of the heads", fix="capture again")
         return stored[name]
@@ -222,102 +232,6 @@ class Run:
         return values
 
 
-class RunWriter:
-    """Writes a run: `run.json` and weights at once, then one file per sample, the summary at the end.
-
-    With `resume` it continues a run of the same manifest and leaves finished samples alone, so that the folder ends
-    with the same bytes as an uninterrupted one (but for `log.jsonl`). Raises InputError where the folder holds
-    something else.
-    """
-
-    def __init__(
-        self, folder: str | Path, manifest: Manifest, weights: Mapping[str, np.ndarray], *, resume: bool = False
-    ):
-        self.folder, self.manifest = Path(folder), manifest
-        check_target(self.folder, resume=resume)
-        present = self.folder / "run.json"
-        if present.is_file():
-            _same_manifest(manifest, Manifest.from_bytes(present.read_bytes(), str(present)), self.folder)
-        for leftover in [*self.folder.glob(".*.partial*"), *self.folder.glob("*/.*.partial*")]:
-            leftover.unlink()
-        self._identity = _identity(manifest.to_bytes())
-        self._save("weights.safetensors", {name: np.asarray(value, np.float32) for name, value in weights.items()})
-        write_bytes(present, manifest.to_bytes())
-
-    def pending(self) -> list[int]:
-        """Indices of the samples that are still to do."""
-        return [i for i in range(len(self.manifest.samples)) if not _sample_path(self.folder, i).is_file()]
-
-    def write_sample(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write one finished sample; every statistic of the manifest with its shape, nothing else."""
-        expected = self.manifest.statistics
-        if set(arrays) != set(expected):
-            raise ValueError(f"sample {index} has {sorted(arrays)}, the run lists {sorted(expected)}")
-        for name, values in arrays.items():
-            if values.shape != expected[name].shape:
-                raise ValueError(f"sample {index}, {name}: shape {values.shape}, the run lists {expected[name].shape}")
-        typed = {name: np.ascontiguousarray(arrays[name], expected[name].dtype) for name in sorted(arrays)}
-        self._save(str(_sample_path(Path(), index)), typed)
-
-    def log(self, event: str, **fields: Any) -> None:
-        """Append one line to `log.jsonl`: times and hosts, the one file outside byte comparisons."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n")
-
-    def finish(self) -> Run:
-        """Write the summary over all samples, in the order of their indices, and open the run."""
-        run = Run.open(self.folder)
-        if self.pending():
-            raise ValueError(f"samples {self.pending()} are not written")
-        summary: dict[str, np.ndarray] = {}
-        moments = {name: Moments(statistic.shape) for name, statistic in self.manifest.statistics.items()}
-        for index in run.finished:
-            sample = _read(_sample_path(self.folder, index), list(moments), self._identity)
-            for name, accumulated in moments.items():
-                accumulated.add(sample[name])
-        for name, accumulated in moments.items():
-            summary |= {f"{name}/{part}": values for part, values in accumulated.result().items()}
-        self._save("summary.safetensors", summary)
-        return run
-
-    def _save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        # One metadata key only: safetensors writes several in an order that changes from process to process.
-        write_bytes(self.folder / name, save(arrays, metadata={"run": self._identity}))
-
-
-def check_target(folder: Path, *, resume: bool) -> None:
-    """Refuse a folder that a capture must not write into, before anything is computed."""
-    if (folder / "run.json").is_file():
-        if not resume:
-            raise InputError("--out", got=f"{folder}, a run", expected="a new folder", fix="another folder or --resume")
-        return
-    if folder.exists() and not folder.is_dir():
-        raise InputError("--out", got=f"{folder}, a file", expected="a new folder", fix="another name")
-    # A capture that was killed at its very start leaves its weights and no run.json yet.
-    ours = {"weights.safetensors", "log.jsonl"} if resume else set()
-    if folder.exists() and {path.name for path in folder.iterdir() if not path.name.startswith(".")} - ours:
-        raise InputError("--out", got=f"{folder}, not empty", expected="a new folder", fix="another folder")
-
-
-def _same_manifest(new: Manifest, old: Manifest, folder: Path) -> None:
-    for field in type(new).model_fields:
-        if getattr(new, field) != getattr(old, field):
-            raise InputError(
-                f"{folder}/run.json",
-                got=f"another {field}",
-                expected="the run that this command would write",
-                fix="resume with the settings of the first start, or give another folder",
-            )
-
-
-def _identity(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _sample_path(folder: Path, index: int) -> Path:
-    return folder / "samples" / f"{index:05d}.safetensors"
-
-
 def _column(name: str) -> str:
     kind, _, statistic = name.partition("/")
     return f"cross_{statistic}" if kind == "cross" else statistic
@@ -328,16 +242,3 @@ def _within(what: str, indices: Sequence[int], count: int) -> list[int]:
         if not 0 <= index < count:
             raise InputError(what, got=index, expected=f"0 to {count - 1}", fix=f"choose a {what} of the run")
     return list(indices)
-
-
-def _read(path: Path, names: Sequence[str], identity: str) -> dict[str, np.ndarray]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("run") != identity:
-                raise InputError(
-                    str(path), got="a file of another run", expected="files of one run", fix="capture again"
-                )
-            there = set(file.keys())
-            return {name: file.get_tensor(name) for name in names if name in there}
-    except (SafetensorError, OSError) as error:
-        raise InputError(str(path), got=error, expected="a safetensors file", fix="capture the run again") from error

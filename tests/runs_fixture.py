@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis.manifest import BLOCK_AXES, HEAD_AXES, Manifest, Sample, Statistic
-from analysis.runs import Run, RunWriter
+from analysis.run_writer import RunWriter
+from analysis.runs import Run
 from pare.geometry import Geometry
 
 

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from analysis.manifest import Statistic
-from analysis.runs import Run, RunWriter
+from analysis.run_writer import RunWriter
+from analysis.runs import Run
 from pare.errors import InputError
 from tests.runs_fixture import make_manifest, make_run, random_sample
 

@@ -43,7 +43,7 @@ def capture(
     from analysis.capture_spec import CaptureSpec
     from analysis.importance import run_roles
     from analysis.roles import TAU_S, TAU_T, role_counts
-    from analysis.runs import check_target
+    from analysis.run_writer import check_target
     from pare import models
 
     run = RunSettings.of(**settings).filled(model)

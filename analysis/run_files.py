@@ -1,0 +1,39 @@
+"""Names and reading of a run's files, for those who read runs and those who write them."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from pare.errors import InputError
+
+
+def run_identity(manifest: bytes) -> str:
+    """What every file of a run carries: SHA-256 of its `run.json` (16 hex digits)."""
+    return hashlib.sha256(manifest).hexdigest()[:16]
+
+
+def sample_path(folder: Path, index: int) -> Path:
+    """Where the arrays of a finished sample are."""
+    return folder / "samples" / f"{index:05d}.safetensors"
+
+
+def moments_path(folder: Path, index: int) -> Path:
+    """Where the moments of one sample wait until those of all samples before it are there."""
+    return folder / "moments" / f"{index:05d}.safetensors"
+
+
+def read_arrays(path: Path, names: Sequence[str] | None, run: str) -> dict[str, np.ndarray]:
+    """The arrays of these names that the file has (all of them for None); `run` is the identity it must carry."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("run") != run:
+                raise InputError(
+                    str(path), got="a file of another run", expected="files of one run", fix="capture again"
+                )
+            there = set(file.keys())
+            return {name: file.get_tensor(name) for name in sorted(there if names is None else there & set(names))}
+    except (SafetensorError, OSError) as error:
+        raise InputError(str(path), got=error, expected="a safetensors file", fix="capture the run again") from error
