@@ -12,7 +12,7 @@ from skimage.measure import label
 
 # Brighter than every background, darker than every colour (the largest of the three channels).
 SALIENT = 0.5
-# Pixels around the salient ones that the digit's soft edge may reach.
+# Pixels around the salient ones that the digit's soft edge may reach; wider takes in errors of the background.
 EDGE = 2
 # A frame shows a digit when its coverage, as a share of the glyph's square, lies in this range, and no pixel of it lies
 # further out than the glyph's square reaches. Training clips: 0.22 to 0.43.

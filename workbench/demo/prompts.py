@@ -28,16 +28,18 @@ def held_out_prompts(seed: int = SEED) -> list[str]:
     """
     rng = np.random.default_rng(seed)
     colours, motions = list(COLOURS), list(product(DIRECTIONS, SPEEDS[1:]))
-    prompts, dealt = [], {"moving": 0, "still": 0}
+    prompts = []
+    # Still prompts go on in the row of colours where the moving ones end, so that all colours come out even.
+    moving, still = 0, 10 * len(motions)
     for digit in range(10):
         for choice in rng.permutation(len(motions)):
-            colour = colours[dealt["moving"] % len(colours)]
+            colour = colours[moving % len(colours)]
             prompts.append(Factors(digit, colour, *motions[choice]).caption)
-            dealt["moving"] += 1
+            moving += 1
         for _ in range(STILL_PER_DIGIT):
             # Consecutive colours, so that the still prompts of one digit differ.
-            prompts.append(Factors(digit, colours[dealt["still"] % len(colours)], None, "still").caption)
-            dealt["still"] += 1
+            prompts.append(Factors(digit, colours[still % len(colours)], None, "still").caption)
+            still += 1
     return [prompts[i] for i in rng.permutation(len(prompts))]
 
 
