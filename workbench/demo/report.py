@@ -15,12 +15,14 @@ class StageReport:
     def __call__(self, done: int, total: int, message: str = "") -> None:
         now = time.monotonic()
         if self.first is None:
-            self.first = done - 1
+            # The rate is this attempt's: what an earlier one did comes in one piece with the first call.
+            self.first, self.started = done, now
         if now - self.last < self.every and done < total:
             return
         self.last = now
-        each = (now - self.started) / max(1, done - self.first)
-        minutes = each * (total - done) / 60
-        line = f"{self.stage} {done}/{total}, {each:.2f} s each, {minutes:.0f} min left"
+        line = f"{self.stage} {done}/{total}"
+        if done > self.first:
+            each = (now - self.started) / (done - self.first)
+            line += f", {each:.2f} s each, {each * (total - done) / 60:.0f} min left"
         self.stream.write(line + (f": {message}" if message else "") + "\n")
         self.stream.flush()
