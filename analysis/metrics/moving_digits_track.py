@@ -12,6 +12,8 @@ from skimage.measure import label
 
 # Brighter than every background, darker than every colour (the largest of the three channels).
 SALIENT = 0.5
+# In brighter videos: this far from the middling brightness (the background's) to that of the brightest pixels (the digit's).
+SALIENT_SHARE = 0.4
 # Pixels around the salient ones that the digit's soft edge may reach; wider takes in errors of the background.
 EDGE = 2
 # A frame shows a digit when its coverage, as a share of the glyph's square, lies in this range, and no pixel of it lies
@@ -37,7 +39,9 @@ class Track:
 
 def salient(pixels: Float[np.ndarray, "frames height width 3"]) -> Bool[np.ndarray, "frames height width"]:
     """Where some channel is brighter than any background, without single specks."""
-    bright = pixels.max(-1) > SALIENT
+    brightness = pixels.max(-1)
+    middling, brightest = np.quantile(brightness, (0.5, 0.99))
+    bright = brightness > max(SALIENT, middling + SALIENT_SHARE * (brightest - middling))
     for frame in bright:
         pieces = label(frame, connectivity=2)
         sizes = np.bincount(pieces.ravel())

@@ -72,6 +72,21 @@ def test_real_clips_of_held_out_scans_are_read_right(real, attribute):
     assert np.mean(counted) >= 0.97
 
 
+@pytest.mark.parametrize("change", ["noise", "brighter", "blurred over time"])
+def test_readings_survive_what_a_decoder_does(real, change):
+    rng = np.random.default_rng(0)
+    for clip, reading in real[:25]:
+        video = clip.video.astype(float)
+        changed = {
+            "noise": video + rng.normal(0, 15, video.shape),
+            "brighter": video * 1.2,
+            "blurred over time": (video + np.concatenate([video[:1], video[:-1]])) / 2,
+        }[change]
+        found = read(np.clip(changed, 0, 255).round().astype(np.uint8), DATA)
+        assert (found.colour, found.direction, found.speed) == (reading.colour, reading.direction, reading.speed)
+        assert found.digit == reading.digit or reading.digit_confidence < 0.9
+
+
 def test_centres_follow_the_digit_to_a_fraction_of_a_pixel(real):
     for clip, _ in real[:40]:
         offset = track(clip.video, DATA.digit_size).centres - clip.corners
