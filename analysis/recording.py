@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -13,11 +14,12 @@ from analysis.attention import fused_kernel
 from analysis.capture import CaptureSpec, capture, output_weight_norms, stack_passes
 from analysis.generation import encode, first_inputs, generate
 from analysis.manifest import Manifest, Sample
-from analysis.run_writer import RunWriter
 from analysis.runs import Run
+from analysis.sharing import share_run
 from pare.errors import InputError
 from pare.geometry import Clip, Geometry, latent_frames, tokens_per_frame
 from pare.models import set_flow_shift
+from pare.processes import THE_ONLY_ONE, Process
 from pare.progress import Progress, silent
 from pare.versions import versions
 from pare.video import write_video
@@ -116,34 +118,37 @@ def record(
     *,
     videos: Sequence[Path] = (),
     resume: bool = False,
+    process: Process = THE_ONLY_ONE,
     progress: Progress = silent,
 ) -> Run:
     """Measure every sample of the manifest and write the run; with `resume`, the samples that are missing.
+
+    Of several processes each measures its share (`process` says which one this is) and the leading one ends the run.
 
     The pipeline is left as it was found. `progress` is called after every forward or sampler step and may stop the
     capture by raising; the samples on disk stay.
     """
     spec = CaptureSpec(tuple(manifest.statistics))
-    writer = RunWriter(out, manifest, output_weight_norms(pipe.transformer), resume=resume)
-    pending = writer.pending()
     one = _trajectory_sample if manifest.mode == "trajectory" else _calibration_sample
     per_sample = _units(manifest, videos)
-    writer.log("start", samples=len(manifest.samples), pending=len(pending))
-    with _shifted(pipe, manifest.settings["shift"]):
-        for index in pending:
-            started, before = time.monotonic(), index * per_sample
-            done = iter(range(before + 1, before + per_sample + 1))
+    total = per_sample * len(manifest.samples)
+    weights = partial(output_weight_norms, pipe.transformer)
+    with share_run(out, manifest, weights, process, units=per_sample, resume=resume) as share:
+        writer = share.writer
+        writer.log("start", samples=len(manifest.samples), pending=len(share.mine), process=process.rank)
+        with _shifted(pipe, manifest.settings["shift"]):
+            for index in share.samples():
+                started = time.monotonic()
 
-            def step(message: str, done: Iterator[int] = done, index: int = index) -> None:
-                total = per_sample * len(manifest.samples)
-                progress(next(done), total, f"sample {index + 1} of {len(manifest.samples)}, {message}")
+                def step(message: str, index: int = index) -> None:
+                    progress(share.advance(), total, f"sample {index + 1} of {len(manifest.samples)}, {message}")
 
-            with torch.no_grad(), _freed(pipe):
-                arrays, kernels = one(pipe, manifest, index, spec, videos, writer.folder, step)
-            writer.write_sample(index, arrays)
-            writer.log("sample", index=index, seconds=round(time.monotonic() - started, 3), kernels=kernels)
-    run = writer.finish()
-    writer.log("end")
+                with torch.no_grad(), _freed(pipe):
+                    arrays, kernels = one(pipe, manifest, index, spec, videos, writer.folder, step)
+                writer.write_sample(index, arrays)
+                writer.log("sample", index=index, seconds=round(time.monotonic() - started, 3), kernels=kernels)
+        run = share.finish(progress)
+        writer.log("end", process=process.rank)
     return run
 
 

@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from pare.errors import Cancelled, InputError
+from pare.processes import this_process
+from pare.progress import silent
 from workbench.bar import Bar
 from workbench.settings import RunSettings
 
@@ -62,9 +64,13 @@ def run(call: Call, *, as_json: bool = False, debug: bool = False) -> int:
         with Bar() as bar, contextlib.redirect_stdout(sys.stderr):
             module = importlib.import_module(f"workbench.commands.{call.module}")
             function = getattr(module, call.function or call.module)
-            extra = {"progress": bar} if "progress" in inspect.signature(function).parameters else {}
+            # Of several processes only the leading one speaks.
+            leads = this_process().leads
+            takes_progress = "progress" in inspect.signature(function).parameters
+            extra = {"progress": bar if leads else silent} if takes_progress else {}
             result = function(**call.arguments, **extra)
-        _print(result, None if as_json else getattr(module, "render", None))
+        if leads:
+            _print(result, None if as_json else getattr(module, "render", None))
         return DONE
     except InputError as error:
         if debug:

@@ -36,6 +36,7 @@ def capture(
     model's own VAE); `trajectory` along real generations, both guidance branches apart, and keeps the videos. `prompts`
     is a file with one prompt a line, or the prompts themselves; `samples` of them are used, from the start again where
     there are fewer. With `resume` the samples that are missing are measured and the run ends with the same bytes.
+    Started by `accelerate launch` as several processes, each measures its share of the samples, and the run is the same.
     `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. With `dry_run` only
     the plan is returned. Raises `InputError` for anything that could not work, before the model is loaded.
     """
@@ -45,12 +46,18 @@ def capture(
     from analysis.roles import TAU_S, TAU_T, role_counts
     from analysis.run_writer import check_target
     from pare import models
+    from pare.processes import this_process
 
     run = RunSettings.of(**settings).filled(model)
     lines, films = _prompts(prompts, model, bool(videos)), _videos(videos)
     recording.check_inputs(mode, lines, samples, films)
-    check_target(Path(out), resume=resume)
+    process = this_process()
+    if process.leads:
+        # What the others find there may already be what the leading process has just begun.
+        check_target(Path(out), resume=resume)
     device = models.check_device(run.device)
+    if device.type == "cuda" and run.device in ("auto", "cuda") and process.count > 1:
+        device = models.check_device(f"cuda:{process.local_rank}")
     dtype = models.check_dtype(run.dtype, device)
     # What auto came to is part of what made the run.
     run = run.model_copy(update={"device": str(device), "dtype": str(dtype).removeprefix("torch.")})
@@ -80,12 +87,15 @@ def capture(
         model=identity,
         geometry=geometry,
         mode=mode,
-        settings=run.model_dump(),
+        # Which of several equal devices it was is not part of what made the run.
+        settings=run.model_dump() | {"device": device.type},
         prompts=lines,
         samples=samples,
         videos=films,
     )
-    written = recording.record(pipe, manifest, out, videos=films, resume=resume, progress=progress)
+    written = recording.record(pipe, manifest, out, videos=films, resume=resume, process=process, progress=progress)
+    if not process.leads:
+        return {"run": str(out), "process": process.rank, "processes": process.count}
     return {
         "run": str(out),
         "model": identity,
