@@ -67,8 +67,19 @@ def changing_heads(mean: np.ndarray, error: np.ndarray, tau_s: float, tau_t: flo
     return certain.any(axis=1).sum(axis=0) > 1
 
 
-def finding(ratio: np.ndarray, mean: np.ndarray, error: np.ndarray, *, tau_s: float, tau_t: float, samples: int) -> str:
+def finding(
+    ratio: np.ndarray,
+    mean: np.ndarray,
+    error: np.ndarray,
+    *,
+    tau_s: float,
+    tau_t: float,
+    samples: int,
+    marked: np.ndarray | None = None,
+) -> str:
     r"""The sentence for a view: `ratio` [block, head] overall, `mean` and `error` [step, block, head], n samples.
+
+    `marked` [block, head] are uniform heads and first-frame sinks; how many of the temporal ones are is said.
 
     >>> ratio = np.full((8, 10), 0.5); ratio[4:6, :8] = 0.1
     >>> finding(ratio, ratio[None], np.zeros((1, 8, 10)), tau_s=0.7, tau_t=0.3, samples=4)
@@ -79,6 +90,10 @@ def finding(ratio: np.ndarray, mean: np.ndarray, error: np.ndarray, *, tau_s: fl
         return "Nothing was captured in this part of the run."
     roles = {"Temporal": ratio < tau_t, "Spatial": ratio > tau_s}
     parts = [_where(roles)]
+    odd = 0 if marked is None else int((roles["Temporal"] & marked).sum())
+    if odd:
+        what = "is a uniform head or first-frame sink" if odd == 1 else "are uniform heads or first-frame sinks"
+        parts.append(f"{odd} of {int(roles['Temporal'].sum())} temporal {what}")
     if len(mean) > 1:
         changed = int(changing_heads(mean, error, tau_s, tau_t, samples).sum())
         verb = "changes" if changed == 1 else "change"

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.marks import head_marks
 from analysis.runs import Run
 from pare.errors import InputError
 
@@ -121,7 +122,8 @@ def role_table(
 ) -> pd.DataFrame:
     """One row per head: ratio over samples, steps and branches with its n and 95 % interval, role and stability.
 
-    Columns: block, head, ratio, ratio_low, ratio_high, n (samples), role, stability, flips, lift, value_norm.
+    Columns: block, head, ratio, ratio_low, ratio_high, n (samples), role, stability, flips, lift, value_norm; where
+    captured also entropy (nats), first_frame_share and mark (U uniform, F first-frame sink, UF both).
     """
     check_thresholds(tau_s, tau_t)
     ratio, value_norm = (_select(run, name, branch) for name in ("self/ratio", "self/value_norm"))
@@ -142,6 +144,11 @@ def role_table(
         "lift": lift(mean, run.num_frames),
         "value_norm": _mean(value_norm, axis=(0, 1, 2)),
     }
+    marks = head_marks(run, branch=branch)
+    if marks.captured:
+        known = {"entropy": marks.entropy, "first_frame_share": marks.first_frame_share}
+        columns |= {name: values for name, values in known.items() if values is not None}
+        columns["mark"] = marks.letters()
     return pd.DataFrame({name: np.asarray(values).ravel() for name, values in columns.items()})
 
 

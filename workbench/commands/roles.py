@@ -6,6 +6,7 @@ from typing import Any
 from analysis.importance import protected, run_importance
 from analysis.roles import TAU_S, TAU_T, check_thresholds, role_counts, role_table
 from analysis.runs import Run
+from analysis.thresholds import suggest_thresholds
 from pare.errors import InputError
 from pare.files import replacing
 
@@ -55,6 +56,8 @@ def roles(
         "uniform_ratio": opened.uniform,
         "counts": role_counts(table["role"].to_numpy()),
         "near_a_threshold": int(table["flips"].sum()),
+        "temporal_but_marked": int(((table["role"] == "T") & (table["mark"] != "")).sum()) if "mark" in table else None,
+        "suggested": dict(zip(("tau_s", "tau_t"), suggest_thresholds(table["ratio"].to_numpy()), strict=True)),
         "heads": table.to_dict(orient="records"),
         "csv": None if csv is None else str(csv),
         "parquet": None if parquet is None else str(parquet),
@@ -71,11 +74,21 @@ def render(result: dict[str, Any]) -> str:
         f"over {result['samples']} samples x {result['steps']} timesteps, {' and '.join(result['branches'])}; "
         f"{result['near_a_threshold']} heads within 0.02 of a threshold",
         f"uniform attention would have r = {uniform:.3f}{note}",
-        "block  heads 0, 1, … (S spatial, M mixed, T temporal)",
     ]
+    marked = any(head.get("mark") for head in result["heads"])
+    if marked:
+        lines.append(
+            f"{result['temporal_but_marked']} of the temporal heads are uniform (u) or first-frame sinks (f): "
+            "their low ratio says nothing of motion"
+        )
+    gaps = [f"{name} {value:g}" for name, value in result["suggested"].items() if value is not None]
+    if gaps:
+        lines.append(f"gaps in the histogram of ratios suggest {' and '.join(gaps)}")
+    lines.append("block  heads 0, 1, … (S spatial, M mixed, T temporal)")
     letters: dict[int, list[str]] = {}
     for head in result["heads"]:
-        letters.setdefault(head["block"], []).append(head["role"] or "?")
-    lines += [f"{block:5d}  {' '.join(row)}" for block, row in letters.items()]
+        text = (head["role"] or "?") + head.get("mark", "").lower()
+        letters.setdefault(head["block"], []).append(text.ljust(3) if marked else text)
+    lines += [f"{block:5d}  {' '.join(row).rstrip()}" for block, row in letters.items()]
     lines += [f"written {result[name]}" for name in ("csv", "parquet") if result[name]]
     return "\n".join(lines)
