@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from analysis.probes import Probe, velocity
+from analysis.scores import Scores
 from analysis.sweep_file import SweepFile, describe_sweep
 from pare.errors import InputError
 from pare.gates import Gates, gate_shapes, gated, wan_transformer
@@ -181,6 +182,24 @@ def by_head(table: pd.DataFrame, model: Any, column: str = "change") -> dict[str
             for head in range(units):
                 arrays[kind][:, block, head] = mean[f"{kind} {block}.{head}"].sort_index().to_numpy()
     return arrays
+
+
+def leave_one_out(
+    model: Any,
+    probes: Sequence[Probe],
+    timesteps: Sequence[float],
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Scores:
+    """Change of the velocity, mean((v' − v)²) / mean(v²), when one head is off: the ground truth on small models.
+
+    One forward per head, sample and timestep; `out` and `resume` as in `sweep`. A sample's value is its mean over
+    timesteps.
+    """
+    table = sweep(model, every_head(model), probes, timesteps, out=out, resume=resume, progress=progress)
+    return Scores("leave_one_out", by_head(table, model))
 
 
 def _precise(values: torch.Tensor) -> torch.Tensor:

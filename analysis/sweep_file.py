@@ -47,7 +47,7 @@ class SweepFile:
             self._file.close()
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row; it is on disk when this returns."""
+        """Write one row; a kill after this does not lose it."""
         if self._file is not None:
             self._file.write(_line(row))
             self._file.flush()

@@ -1,0 +1,143 @@
+"""Scores of attention heads: values per sample or per head, and the scorers that need no model but a run or a seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from analysis.importance import head_importance
+from analysis.roles import bootstrap_interval
+from analysis.runs import Run
+from pare.errors import InputError
+
+Finish: TypeAlias = Literal["mean", "root", "absolute"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What one scorer says of every head: `values` {"self": …, "cross": …}, higher = to be kept.
+
+    Each array is [sample, block, head], or [block, head] where no sample is involved (weights, a seed). A head's score
+    is the mean over samples, then `finish`: as it is, its root (values are squares) or its absolute value. `notes` are
+    numbers about the scoring itself.
+
+    >>> scores = Scores("demo", {"self": np.array([[[1.0, -4.0]], [[3.0, -2.0]]])}, finish="absolute")
+    >>> scores.n, scores.score("self").tolist()
+    (2, [[2.0, 3.0]])
+    """
+
+    name: str
+    values: Mapping[str, np.ndarray]
+    finish: Finish = "mean"
+    notes: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = {kind: values.shape for kind, values in self.values.items()}
+        if not shapes or len(set(shapes.values())) > 1 or any(len(shape) not in (2, 3) for shape in shapes.values()):
+            raise InputError(f"scores, {self.name}", got=shapes, expected="[sample, block, head]", fix="one shape")
+
+    @property
+    def n(self) -> int:
+        """Samples behind a score; 0 where none is involved."""
+        some = next(iter(self.values.values()))
+        return len(some) if some.ndim == 3 else 0
+
+    def score(self, kind: str = "self", counts: np.ndarray | None = None) -> np.ndarray:
+        """Score of every head [block, head]; NaN where it has none. `counts` [sample] weighs the samples (bootstrap)."""
+        if kind not in self.values:
+            raise InputError(
+                f"scores, {self.name}", got=f"none for {kind}", expected="/".join(self.values), fix="a kind"
+            )
+        values = np.asarray(self.values[kind], float)
+        if values.ndim == 2:
+            return values
+        weights = (~np.isnan(values)) * (1.0 if counts is None else np.asarray(counts, float)[:, None, None])
+        total = weights.sum(axis=0)
+        summed = (np.nan_to_num(values) * weights).sum(axis=0)
+        mean = np.divide(summed, total, out=np.full(summed.shape, np.nan), where=total > 0)
+        return finished(mean, self.finish)
+
+    def interval(self, kind: str = "self", seed: int = 0, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Percentile bootstrap of `score` over samples: (low, high) [block, head]; NaN below two samples."""
+        if self.n < 2:
+            empty = np.full(self.score(kind).shape, np.nan)
+            return empty, empty.copy()
+        if self.finish == "mean":
+            return bootstrap_interval(self.values[kind], seed, level)
+        draws = np.random.default_rng(seed).multinomial(self.n, np.full(self.n, 1 / self.n), size=1000)
+        redrawn = np.stack([self.score(kind, counts) for counts in draws])
+        low, high = np.nanquantile(redrawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return low, high
+
+
+def finished(mean: np.ndarray, finish: Finish) -> np.ndarray:
+    """The last step from a mean over samples to a score.
+
+    >>> finished(np.array([4.0]), "root").tolist(), finished(np.array([-4.0]), "absolute").tolist()
+    ([2.0], [4.0])
+    """
+    if finish == "root":
+        return np.sqrt(mean)
+    return np.abs(mean) if finish == "absolute" else mean
+
+
+def pare_scores(run: Run, branch: str | None = None) -> Scores:
+    """Eq. 3 per sample of a run (PARE), before protection; for image-to-video text and image parts are summed."""
+    samples = _samples(run)
+    values = {}
+    for kind, names in {"self": ("self/value_norm",), "cross": ("cross/value_norm", "cross/image_value_norm")}.items():
+        _need(run, names[0])
+        norms = [_branch(run, run.array(name, samples), branch) for name in names if name in run.statistics]
+        weight = run.output_weight_norm(kind).astype(float)
+        values[kind] = np.stack(
+            [
+                np.sum([head_importance(norm[[row]], run.timesteps, weight) for norm in norms], axis=0)
+                for row in range(len(samples))
+            ]
+        )
+    return Scores("pare", values)
+
+
+def projected_energy_scores(run: Run, branch: str | None = None) -> Scores:
+    """sqrt(E‖W_O^h ṽ_h‖²_F): what a head adds to the residual stream, from the run's norms `self/projected_energy`.
+
+    The mean is over samples, steps and branches, the root last. `cross` is there where the run has it.
+    """
+    _need(run, "self/projected_energy")
+    samples, values = _samples(run), {}
+    for kind in ("self", "cross"):
+        name = f"{kind}/projected_energy"
+        if name in run.statistics:
+            squares = _branch(run, run.array(name, samples).astype(float), branch) ** 2
+            there = ~np.isnan(squares)
+            n = there.sum(axis=(1, 2))
+            total = np.nan_to_num(squares).sum(axis=(1, 2))
+            values[kind] = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    return Scores("projected_energy", values, finish="root")
+
+
+def random_scores(blocks: int, heads: int, seed: int) -> Scores:
+    """Uniform in 0..1 from a seed: the control that every comparison shows.
+
+    >>> random_scores(2, 4, seed=0).score("self").shape
+    (2, 4)
+    """
+    generator = np.random.default_rng(seed)
+    return Scores("random", {kind: generator.random((blocks, heads)) for kind in ("self", "cross")})
+
+
+def _samples(run: Run) -> list[int]:
+    if not run.finished:
+        raise InputError(str(run.folder), got="no finished sample", expected="at least one", fix="capture --resume")
+    return list(run.finished)
+
+
+def _need(run: Run, name: str) -> None:
+    if name not in run.statistics:
+        got, fix = f"no {name}, but {', '.join(run.statistics)}", "capture a run that has it"
+        raise InputError(str(run.folder), got=got, expected=name, fix=fix)
+
+
+def _branch(run: Run, values: np.ndarray, branch: str | None) -> np.ndarray:
+    return values if branch is None else values[:, :, [run.branch_index(branch)]]
