@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate.utils import align_module_device
 from einops import rearrange
 
 from analysis.gate_scores import gate_gradient, gate_taylor, integrated_gradients
@@ -140,8 +141,10 @@ def _squares(attention: Any, heads: int) -> torch.Tensor:
             raise InputError(
                 "magnitude", got="a LoRA beside the weights", expected="one weight", fix="pipe.fuse_lora()"
             )
-        if layer.weight.is_meta:
-            raise InputError("magnitude", got="weights that are not loaded", expected="loaded", fix="--offload model")
-        squares = rearrange(layer.weight.detach().double().square(), pattern, head=heads).sum(dim=1)
+        with align_module_device(getattr(layer, "base_layer", layer)):
+            if layer.weight.is_meta:
+                raise InputError("magnitude", got="weights not loaded", expected="loaded", fix="--offload model")
+            weight = layer.weight.detach().double()
+        squares = rearrange(weight.square(), pattern, head=heads).sum(dim=1)
         total += squares.cpu()
     return total

@@ -7,7 +7,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from analysis.importance import head_importance
-from analysis.roles import bootstrap_interval
 from analysis.runs import Run
 from pare.errors import InputError
 
@@ -63,8 +62,6 @@ class Scores:
         if self.n < 2:
             empty = np.full(self.score(kind).shape, np.nan)
             return empty, empty.copy()
-        if self.finish == "mean":
-            return bootstrap_interval(self.values[kind], seed, level)
         draws = np.random.default_rng(seed).multinomial(self.n, np.full(self.n, 1 / self.n), size=1000)
         redrawn = np.stack([self.score(kind, counts) for counts in draws])
         low, high = np.nanquantile(redrawn, [(1 - level) / 2, (1 + level) / 2], axis=0)

@@ -1,5 +1,10 @@
 """Scorers: gradients against finite differences, shares that add up, leave-one-out against zeroed columns."""
 
+import doctest
+import importlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -149,6 +154,15 @@ def test_magnitude_written_out():
     assert found.n == 0 and found.score().shape == (BLOCKS, HEADS)
 
 
+def test_magnitude_of_offloaded_weights():
+    from accelerate import cpu_offload
+
+    model = tiny_transformer()
+    expected = magnitude(model).score()
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    np.testing.assert_array_equal(magnitude(model).score(), expected)
+
+
 def test_magnitude_refuses_a_lora_beside_the_weights():
     from peft import LoraConfig
 
@@ -263,3 +277,14 @@ def test_rank_correlations_without_ground_are_missing_and_bad_scores_refused():
         Scores("a", {"self": np.ones(4)})
     with pytest.raises(InputError, match="none for cross"):
         Scores("a", {"self": flat}).score("cross")
+
+
+@pytest.mark.parametrize("module", ["gate_scores", "rank_correlation", "scores"])
+def test_examples(module):
+    found = doctest.testmod(importlib.import_module(f"analysis.{module}"))
+    assert found.attempted and not found.failed
+
+
+def test_scores_are_read_and_compared_without_torch():
+    code = "import sys, analysis.scores, analysis.rank_correlation; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

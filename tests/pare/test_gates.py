@@ -1,6 +1,8 @@
 """Gates: a closed head is zeroed columns of W_O, open gates are the model itself, nothing stays behind."""
 
 import copy
+import doctest
+import importlib
 
 import numpy as np
 import pytest
@@ -199,6 +201,21 @@ def test_other_ways_to_run_a_model(how):
     assert (found - plain).abs().max() > 5 * (found - expected).abs().max()
 
 
+def test_offloaded_weights_are_gated_alike():
+    """Accelerate's offload wraps every forward and drops the weights after it; gates act on what goes into it."""
+    from accelerate import cpu_offload
+
+    model, given = tiny_transformer(), inputs()
+    gates = Gates(**random_factors(7))
+    with gated(model, gates):
+        expected = run(model, given)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    before = hooks_of(model)
+    with gated(model, lambda this: gates), torch.no_grad():
+        assert torch.equal(run(model, given), expected)
+    assert hooks_of(model) == before and next(model.parameters()).is_meta
+
+
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("function", [False, True])
 def test_no_hook_stays(error, function):
@@ -306,3 +323,9 @@ def test_shapes_come_from_the_layers():
     }
     value = torch.randn(2, 3, 8)
     torch.testing.assert_close(apply_gate(value, torch.tensor([0.5, 2.0])), value * torch.tensor([0.5] * 4 + [2.0] * 4))
+
+
+@pytest.mark.parametrize("module", ["pare.gates", "pare.passes"])
+def test_examples(module):
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted and not found.failed
