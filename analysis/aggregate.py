@@ -29,11 +29,11 @@ class Cells:
 
     def by_head(self) -> np.ndarray:
         """Mean over steps and branches [block, head]; NaN where nothing was captured."""
-        return _mean(self.mean, (0, 1))
+        return average(self.mean, (0, 1))
 
     def by_step(self) -> np.ndarray:
         """Mean over branches [step, block, head]; NaN where nothing was captured."""
-        return _mean(self.mean, (1,))
+        return average(self.mean, (1,))
 
     def error_by_step(self) -> np.ndarray:
         """Standard error over samples of `by_step` [step, block, head]; NaN below two samples.
@@ -41,7 +41,7 @@ class Cells:
         The branches of one sample move together, so their errors are averaged, not divided: never too small.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            return _mean(self.std / np.sqrt(self.n), (1,))
+            return average(self.std / np.sqrt(self.n), (1,))
 
 
 def read_cells(
@@ -56,7 +56,7 @@ def read_cells(
 
     Raises `InputError` for a statistic, sample, branch or step that the run does not have.
     """
-    step_axis, branch_axis = _axes(run, name, branch, steps)
+    step_axis, branch_axis = chosen_axes(run, name, branch, steps)
     if sample is None:
         summary = run.summary(name)
         n, mean, std = summary["n"], summary["mean"], summary["std"]
@@ -84,34 +84,35 @@ def head_by_sample(
 
     `values` is `run.array(name, run.finished)` where the caller holds it already; else the samples are read.
     """
-    step_axis, branch_axis = _axes(run, name, branch, steps)
+    step_axis, branch_axis = chosen_axes(run, name, branch, steps)
     if values is not None and (sample is None or sample in run.finished):
         values = values if sample is None else values[[run.finished.index(sample)]]
     else:
         values = run.array(name, run.finished if sample is None else [sample])
     values = values[:, :, :, block, head]
-    return _mean(values[:, step_axis][:, :, branch_axis], (2,))
+    return average(values[:, step_axis][:, :, branch_axis], (2,))
 
 
-def relative_residual(
+def mean_frame_map(
     run: Run, *, sample: int | None = None, branch: str | None = None, steps: Sequence[int] | None = None
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """How much each block changes its input: ‖B(x) − x‖ / ‖x‖ [step, block], timesteps [step], samples behind it.
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Frame maps of all heads [block, head, frame_q, frame_k], the timesteps they are from, and the samples behind them.
 
-    The quotient is taken cell by cell, then averaged over samples and branches; NaN where nothing was captured.
+    The mean over samples, steps and branches; each row of a map sums to 1. None where this part of the run has no map:
+    maps are kept at some steps, on one branch and for some samples.
     """
-    step_axis, branch_axis = _axes(run, "block/residual_norm", branch, steps)
-    samples = run.finished if sample is None else [sample]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient = run.array("block/residual_norm", samples) / run.array("block/input_norm", samples)
-    chosen = quotient[:, step_axis][:, :, branch_axis]
-    n = int((~np.isnan(chosen)).any(axis=(1, 2, 3)).sum())
-    own_steps = run.manifest.statistics["block/residual_norm"].steps
-    timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
-    return _mean(chosen, (0, 2)), timesteps[step_axis], n
+    if "self/frame_map" not in run.statistics:
+        return None
+    try:
+        cells = read_cells(run, "self/frame_map", sample=sample, branch=branch, steps=steps)
+    except InputError:
+        return None
+    if not cells.samples:
+        return None
+    return average(cells.mean, (0, 1)), cells.timesteps, cells.samples
 
 
-def _axes(run: Run, name: str, branch: str | None, steps: Sequence[int] | None) -> tuple[list[int], list[int]]:
+def chosen_axes(run: Run, name: str, branch: str | None, steps: Sequence[int] | None) -> tuple[list[int], list[int]]:
     """Positions on the statistic's own step and branch axes, which may hold a part of the run's."""
     if name not in run.statistics:
         raise InputError("statistic", got=name, expected=f"one of {', '.join(run.statistics)}", fix="capture it first")
@@ -130,7 +131,12 @@ def _axes(run: Run, name: str, branch: str | None, steps: Sequence[int] | None) 
     return step_axis, branch_axis
 
 
-def _mean(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+def average(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Mean over these axes of the cells that are there, NaN where none is.
+
+    >>> average(np.array([[1.0, np.nan], [3.0, np.nan]]), (0,)).tolist()
+    [2.0, nan]
+    """
     there = ~np.isnan(values)
     count = there.sum(axis=axes)
     total = np.where(there, values, 0.0).sum(axis=axes, dtype=np.float64)

@@ -16,9 +16,9 @@ def suggest_thresholds(ratio: np.ndarray) -> tuple[float | None, float | None]:
 
     The heads in a stretch of ratios WINDOW wide are counted, the stretch moving by STEP. Its centre is a gap when it
     holds c heads and some stretch wholly to its left as well as one wholly to its right holds p with
-    p − c > SIGNIFICANCE·sqrt(p + c): more than chance parts two counts of one smooth histogram (their difference has
-    the variance p + c; smooth histograms of 80 to 1600 random heads show a gap in at most 2 % of trials). The clearest gap has the largest (p − c)/sqrt(p + c), p from its lower side; of several alike
-    the middle one is taken. NaN ratios are left out.
+    p − c > SIGNIFICANCE·sqrt(p + c): more than chance parts two counts of one smooth histogram, whose difference has
+    the variance p + c (80 to 1600 random heads show a gap in at most 2 % of trials). The clearest gap has the largest
+    (p − c)/sqrt(p + c), p from its lower side; of several alike the middle one is taken. NaN ratios are left out.
 
     >>> rng = np.random.default_rng(0)
     >>> suggest_thresholds(np.concatenate([rng.normal(0.15, 0.04, 60), rng.normal(0.85, 0.04, 60)]))[1]

@@ -1,10 +1,23 @@
 """Figures of the intra-slice ratio and the roles it gives: over timesteps, as a histogram, per block."""
 
+from itertools import cycle
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.style import ROLE_COLORS, ROLE_NAMES, band, label, level, make_figure, rgba, upright
+from analysis.figures.style import (
+    BRANCH_DASHES,
+    ROLE_COLORS,
+    ROLE_NAMES,
+    Mark,
+    band,
+    label,
+    level,
+    make_figure,
+    rgba,
+    upright,
+)
 
 BESIDE = {"xref": "paper", "x": 1.015, "xanchor": "left"}
 
@@ -14,9 +27,37 @@ def ratio_over_timesteps(
 ) -> go.Figure:
     """One head's ratio along the denoising, from t = 1000 on the left to 0 on the right.
 
-    `frame` has one row per step with columns `timestep`, `mean`, `low`, `high` (the interval over samples) and `n`.
-    Role bands, both thresholds and uniform attention (1/Fl) are marked.
+    `frame` has one row per step with columns `timestep`, `mean`, `low`, `high` (the interval over samples) and `n`;
+    with a column `branch`, one row per step and guidance branch, each branch is a line of its own. Role bands, both
+    thresholds and uniform attention (1/Fl) are marked.
     """
+    groups = list(frame.groupby("branch", sort=False)) if "branch" in frame else [("", frame)]
+    traces = [
+        trace
+        for (name, part), dash in zip(groups, cycle(BRANCH_DASHES), strict=False)
+        for trace in _ratio_line(part, str(name) if len(groups) > 1 else "", dash, tau_s, tau_t)
+    ]
+    bands = {"S": (tau_s, 1.0), "T": (0.0, tau_t)}
+    return make_figure(
+        traces,
+        x={"name": "timestep t", "autorange": "reversed"},
+        y={"name": "ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+        height=height,
+        margin={"l": 52, "r": 50, "t": 28 if len(groups) > 1 else 10, "b": 42},
+        shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
+        annotations=[
+            # Beside the plot, where no curve can run through them.
+            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
+            label("<b>M</b>", **BESIDE, y=(tau_s + tau_t) / 2),
+            label("<b>T</b>", **BESIDE, y=tau_t / 2),
+            label(f"1/{round(1 / uniform)}", **BESIDE | {"x": 1.06}, y=uniform),
+        ],
+        showlegend=len(groups) > 1,
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+    )
+
+
+def _ratio_line(frame: pd.DataFrame, branch: str, dash: str, tau_s: float, tau_t: float) -> list[Mark]:
     frame = frame.sort_values("timestep", ascending=False)
     known = frame.dropna(subset=["low", "high"])
     letters = _letters(frame["mean"].to_numpy(), tau_s, tau_t)
@@ -26,38 +67,26 @@ def ratio_over_timesteps(
         "x": pd.concat([known["timestep"], known["timestep"][::-1]]),
         "y": pd.concat([known["high"], known["low"][::-1]]),
         "fill": "toself",
-        "fillcolor": "rgba(128,128,128,0.35)",
+        "fillcolor": "rgba(128,128,128,0.35)" if not branch else "rgba(128,128,128,0.22)",
         "line": {"width": 0},
         "hoverinfo": "skip",
+        "showlegend": False,
     }
+    before = f"{branch} · " if branch else ""
     ratio = {
         "type": "scatter",
-        "name": "ratio",
+        "name": branch or "ratio",
         "x": frame["timestep"],
         "y": frame["mean"],
         "mode": "lines+markers",
-        "line": {"color": "gray", "width": 1.5},
+        "line": {"color": "gray", "width": 1.5, "dash": dash},
         "marker": {"size": 8, "color": [ROLE_COLORS.get(letter, "gray") for letter in letters]},
         "customdata": np.stack([letters, *(_numbers(frame[column]) for column in ("low", "high", "n"))], axis=-1),
-        "hovertemplate": "%{customdata[0]} · r %{y:.3f} [%{customdata[1]}, %{customdata[2]}] · n %{customdata[3]}"
+        "hovertemplate": before
+        + "%{customdata[0]} · r %{y:.3f} [%{customdata[1]}, %{customdata[2]}] · n %{customdata[3]}"
         "<extra></extra>",
     }
-    bands = {"S": (tau_s, 1.0), "T": (0.0, tau_t)}
-    return make_figure(
-        [interval, ratio],
-        x={"name": "timestep t", "autorange": "reversed"},
-        y={"name": "ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
-        height=height,
-        margin={"l": 52, "r": 50, "t": 10, "b": 42},
-        shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
-        annotations=[
-            # Beside the plot, where no curve can run through them.
-            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
-            label("<b>M</b>", **BESIDE, y=(tau_s + tau_t) / 2),
-            label("<b>T</b>", **BESIDE, y=tau_t / 2),
-            label(f"1/{round(1 / uniform)}", **BESIDE | {"x": 1.06}, y=uniform),
-        ],
-    )
+    return [interval, ratio]
 
 
 def ratio_histogram(
@@ -96,9 +125,9 @@ def ratio_histogram(
 
 
 def roles_per_block(letters: np.ndarray, *, height: int = 220) -> go.Figure:
-    """How many heads of every block are spatial, mixed and temporal; `letters` [block, head] are S, M, T.
+    """How many heads of every block are spatial, mixed and temporal, as the paper's Fig. 2a; `letters` [block, head].
 
-    Any other letter (a head that was not captured) is left out.
+    Any letter but S, M and T (a head that was not captured) is left out.
     """
     letters = np.asarray(letters)
     bars = [
@@ -121,6 +150,51 @@ def roles_per_block(letters: np.ndarray, *, height: int = 220) -> go.Figure:
         bargap=0.15,
         showlegend=True,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    )
+
+
+def mean_ratio_per_block(
+    frame: pd.DataFrame, *, tau_s: float, tau_t: float, uniform: float, height: int = 220
+) -> go.Figure:
+    """Mean ratio of every block's heads with its interval over samples, as the paper's Fig. 2b.
+
+    `frame` has one row per block with columns `block`, `mean`, `low`, `high` and `n`
+    (`analysis.block_values.ratio_by_block` gives one). Role bands and uniform attention (1/Fl) are marked.
+    """
+    spread = {
+        "type": "data",
+        "symmetric": False,
+        "array": (frame["high"] - frame["mean"]).fillna(0),
+        "arrayminus": (frame["mean"] - frame["low"]).fillna(0),
+        "color": "gray",
+        "thickness": 1.5,
+        "width": 3,
+    }
+    dots = {
+        "type": "scatter",
+        "name": "mean ratio",
+        "x": frame["block"],
+        "y": frame["mean"],
+        "error_y": spread,
+        "mode": "lines+markers",
+        "line": {"color": "gray", "width": 1},
+        "marker": {"size": 8, "color": "gray"},
+        "customdata": np.stack([_numbers(frame[column]) for column in ("low", "high", "n")], axis=-1),
+        "hovertemplate": "r %{y:.3f} [%{customdata[0]}, %{customdata[1]}] · n %{customdata[2]}<extra></extra>",
+    }
+    bands = {"S": (tau_s, 1.0), "T": (0.0, tau_t)}
+    return make_figure(
+        [dots],
+        x={"name": "block", "dtick": 1 if len(frame) <= 12 else 5},
+        y={"name": "mean ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+        height=height,
+        margin={"l": 52, "r": 50, "t": 10, "b": 42},
+        shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
+        annotations=[
+            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
+            label("<b>T</b>", **BESIDE, y=tau_t / 2),
+            label(f"1/{round(1 / uniform)}", **BESIDE | {"x": 1.06}, y=uniform),
+        ],
     )
 
 

@@ -7,6 +7,9 @@ import plotly.graph_objects as go
 
 ROLE_COLORS = {"S": "#0072B2", "M": "#999999", "T": "#D55E00"}
 ROLE_NAMES = {"S": "spatial", "M": "mixed", "T": "temporal"}
+# Readable on light and dark; each with a dash of its own, so that no line is told by colour alone.
+PART_COLORS = (("#7f7f7f", "solid"), ("#0072B2", "dash"), ("#009E73", "dot"), ("#CC79A7", "dashdot"))
+BRANCH_DASHES = ("solid", "dot", "dash")
 GUIDE = "rgba(128, 128, 128, 0.55)"
 Mark = dict[str, Any]
 

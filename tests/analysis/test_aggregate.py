@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.aggregate import head_by_sample, read_cells, relative_residual
+from analysis.aggregate import head_by_sample, read_cells
 from pare.errors import InputError
 from tests.runs_fixture import make_run
 
@@ -40,15 +40,6 @@ def test_a_part_is_that_part(run, part, index):
     assert np.array_equal(head_by_sample(run, 1, 3, **part, values=held), head_by_sample(run, 1, 3, **part))
 
 
-def test_the_relative_residual_is_a_mean_of_quotients(run):
-    quotient = run.array("block/residual_norm").astype(float) / run.array("block/input_norm")
-    values, timesteps, n = relative_residual(run)
-    assert np.allclose(values, quotient.mean(axis=(0, 2)), atol=1e-6) and n == 6
-    values, timesteps, n = relative_residual(run, sample=2, branch="uncond", steps=[1, 4])
-    assert np.allclose(values, quotient[2, [1, 4], 1], atol=1e-6) and n == 1
-    assert np.array_equal(timesteps, run.timesteps[[1, 4]])
-
-
 def test_one_sample_has_no_error(run):
     cells = read_cells(run, sample=0)
     assert cells.samples == 1 and np.isnan(cells.error_by_step()).all()
@@ -59,8 +50,6 @@ def test_missing_stays_missing(tmp_path):
     (run.folder / "samples" / "00001.safetensors").unlink()
     assert np.isnan(read_cells(run, sample=1).by_head()).all()
     assert head_by_sample(run, 0, 0).shape == (2, 2)
-    values, _, n = relative_residual(run, sample=1)
-    assert np.isnan(values).all() and values.shape == (2, 2) and n == 0
 
 
 def test_what_the_run_lacks_is_refused(run):

@@ -5,8 +5,10 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from analysis.aggregate import Cells, head_by_sample, read_cells, relative_residual
+from analysis.aggregate import Cells, head_by_sample, mean_frame_map, read_cells
+from analysis.block_values import LENSES, BlockValues, block_values
 from analysis.importance import run_importance
+from analysis.marks import HeadMarks, head_marks
 from analysis.runs import Run
 from workbench.places import Places
 from workbench.state import Facts, Selection
@@ -115,14 +117,42 @@ def default_run(names: list[str]) -> str | None:
     return next(iter([*named, *bundled, *names]), None)
 
 
-def block_residuals(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, int]:
-    """How much each block changes its input [step, block], with timesteps and n, in the selection's part of the run."""
+def blocks(run: Run, lens: str, selection: Selection) -> BlockValues | None:
+    """How much each block, or a part of it, changes its input, in the selection's part; None: not captured."""
+    if not set(LENSES[lens].needs) <= set(run.statistics):
+        return None
     part = (selection.sample, selection.branch, chosen_steps(selection))
-    return _block_residuals(str(run.folder), stamp(run.folder), *part)
+    return _blocks(str(run.folder), stamp(run.folder), lens, *part)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _blocks(
+    folder: str, when: tuple[int, ...], lens: str, sample: int | None, branch: str | None, steps: list[int] | None
+) -> BlockValues:
+    return block_values(_open(folder, when), lens, sample=sample, branch=branch, steps=steps)
+
+
+def marks(run: Run, selection: Selection) -> HeadMarks:
+    """Uniform heads and first-frame sinks in the selection's part of the run."""
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _marks(str(run.folder), stamp(run.folder), *part)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _block_residuals(
+def _marks(
     folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
-) -> tuple[np.ndarray, np.ndarray, int]:
-    return relative_residual(_open(folder, when), sample=sample, branch=branch, steps=steps)
+) -> HeadMarks:
+    return head_marks(_open(folder, when), sample=sample, branch=branch, steps=steps)
+
+
+def frame_maps(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """Frame maps of all heads with their timesteps and n, in the selection's part of the run; None: none there."""
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _frame_maps(str(run.folder), stamp(run.folder), *part)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _frame_maps(
+    folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    return mean_frame_map(_open(folder, when), sample=sample, branch=branch, steps=steps)

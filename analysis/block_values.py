@@ -1,0 +1,107 @@
+"""What blocks do, by timestep: how much each one, or a part of it, changes its input; averaged when read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.aggregate import average, chosen_axes
+from analysis.roles import bootstrap_interval
+from analysis.runs import Run
+
+
+@dataclass(frozen=True)
+class Lens:
+    """One way to look at a block: a statistic, shown over the norm of the block's input where `relative`."""
+
+    statistic: str
+    relative: bool
+    title: str
+    symbol: str
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The statistics that a run must have for this lens."""
+        return (self.statistic, "block/input_norm") if self.relative else (self.statistic,)
+
+
+LENSES: Mapping[str, Lens] = {
+    "residual": Lens("block/residual_norm", True, "Whole block", "‖B(x) − x‖ / ‖x‖"),
+    "self": Lens("block/self_norm", True, "Self-attention", "‖self‖ / ‖x‖"),
+    "cross": Lens("block/cross_norm", True, "Cross-attention", "‖cross‖ / ‖x‖"),
+    "ffn": Lens("block/ffn_norm", True, "Feed-forward", "‖ffn‖ / ‖x‖"),
+    "cosine": Lens("block/cosine", False, "Cosine", "cos(x, B(x))"),
+}
+"""The parts are what self-attention, cross-attention and the feed-forward add to the residual stream, gates included;
+their norms need not sum to the whole block's, since parts can cancel."""
+PARTS = ("residual", "self", "cross", "ffn")
+
+
+@dataclass(frozen=True)
+class BlockValues:
+    """One lens on a part of a run: `values` [sample, step, block], averaged over branches; NaN where not captured."""
+
+    values: np.ndarray
+    timesteps: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        """How many samples have anything here."""
+        return int((~np.isnan(self.values)).any(axis=(1, 2)).sum())
+
+    def cells(self) -> np.ndarray:
+        """Mean over samples [step, block]."""
+        return average(self.values, (0,))
+
+    def by_block(self) -> pd.DataFrame:
+        """One row per block: `block`, `mean` over samples and steps, its 95 % interval `low`, `high`, `n` samples."""
+        return _table(average(self.values, (1,)), block=np.arange(self.values.shape[2]))
+
+    def by_step(self) -> pd.DataFrame:
+        """One row per step: `timestep`, `mean` over samples and blocks, `low`, `high`, `n`."""
+        return _table(average(self.values, (2,)), timestep=self.timesteps)
+
+    def of_block(self, block: int) -> pd.DataFrame:
+        """One row per step of one block: `timestep`, `mean` over samples, `low`, `high`, `n`."""
+        return _table(self.values[:, :, block], timestep=self.timesteps)
+
+
+def block_values(
+    run: Run,
+    lens: str = "residual",
+    *,
+    sample: int | None = None,
+    branch: str | None = None,
+    steps: Sequence[int] | None = None,
+) -> BlockValues:
+    """Read one of `LENSES` from a part of the run; quotients are taken cell by cell, before any average.
+
+    Raises `InputError` for a statistic, sample, branch or step that the run does not have.
+    """
+    chosen = LENSES[lens]
+    step_axis, branch_axis = chosen_axes(run, chosen.statistic, branch, steps)
+    samples = run.finished if sample is None else [sample]
+    values = run.array(chosen.statistic, samples).astype(float)
+    if chosen.relative:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = values / run.array("block/input_norm", samples)
+    own_steps = run.manifest.statistics[chosen.statistic].steps
+    timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
+    return BlockValues(average(values[:, step_axis][:, :, branch_axis], (2,)), timesteps[step_axis])
+
+
+def ratio_by_block(ratio: np.ndarray) -> pd.DataFrame:
+    """Mean intra-slice ratio of every block's heads from `ratio` [sample, step, branch, block, head].
+
+    Columns `block`, `mean`, its 95 % interval over samples `low`, `high`, and `n` samples.
+    """
+    return _table(average(ratio, (1, 2, 4)), block=np.arange(ratio.shape[3]))
+
+
+def _table(per_sample: np.ndarray, **index: np.ndarray) -> pd.DataFrame:
+    """Mean and bootstrap interval over the samples of `per_sample` [sample, row]."""
+    there = (~np.isnan(per_sample)).any(axis=1)
+    low, high = bootstrap_interval(per_sample[there])
+    n = (~np.isnan(per_sample)).sum(axis=0)
+    return pd.DataFrame({**index, "mean": average(per_sample, (0,)), "low": low, "high": high, "n": n})

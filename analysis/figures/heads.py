@@ -1,0 +1,130 @@
+"""Figures of single heads: all of them as a grid, and one head's attention between frames."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.figures.style import GUIDE, ROLE_COLORS, ROLE_NAMES, make_figure
+from analysis.marks import MARK_NAMES
+from analysis.roles import LETTERS, classify
+
+LETTERED_HEADS = 24
+"""Up to so many heads in a row, letters fit the cells; wider grids rely on colour, hover and the legend."""
+
+
+def head_grid(frame: pd.DataFrame, *, tau_s: float, tau_t: float, height: int | None = None) -> go.Figure:
+    """Role of every head, block by block: the app's head grid as a still picture, for notebooks and export.
+
+    `frame` has one row per head with `block`, `head`, `ratio` (`analysis.roles.role_table` gives one), optionally
+    `mark` (U uniform, F first-frame sink: outlined) and `removed` (bool: crossed). Heads without a ratio are hatched.
+    """
+    blocks, heads = (int(frame[axis].max()) + 1 for axis in ("block", "head"))
+    ratio = np.full((blocks, heads), np.nan)
+    ratio[frame["block"], frame["head"]] = frame["ratio"]
+    letters = classify(ratio, tau_s, tau_t)
+    codes = np.full(ratio.shape, np.nan)
+    for code, letter in enumerate(LETTERS):
+        codes[letters == letter] = code
+    marks = np.full(ratio.shape, "", dtype="<U2")
+    if "mark" in frame:
+        marks[frame["block"], frame["head"]] = frame["mark"]
+    hover = [[_words(ratio[b, h], letters[b, h], marks[b, h]) for h in range(heads)] for b in range(blocks)]
+    colors = [ROLE_COLORS[letter] for letter in LETTERS]
+    traces = [
+        {
+            "type": "heatmap",
+            "z": codes,
+            "zmin": 0,
+            "zmax": 2,
+            # Three flat colours: each spans a third of the scale.
+            "colorscale": [[(code + end) / 3, color] for code, color in enumerate(colors) for end in (0, 1)],
+            "showscale": False,
+            "xgap": 1,
+            "ygap": 2,
+            "text": letters,
+            "texttemplate": "%{text}" if heads <= LETTERED_HEADS else None,
+            "textfont": {"color": "#fff", "size": 11},
+            "customdata": hover,
+            "hovertemplate": "block %{y}, head %{x} · %{customdata}<extra></extra>",
+        }
+    ]
+    for letter, symbol in (("F", "square-open"), ("U", "circle-open")):
+        block, head = np.nonzero(np.char.find(marks, letter) >= 0)
+        if len(block):
+            traces.append(_symbols(MARK_NAMES[letter], block, head, symbol, "#fff", 2))
+    missing = np.nonzero(letters == "")
+    if len(missing[0]):
+        traces.append(_symbols("not captured", *missing, "hash-open", GUIDE, 1))
+    if "removed" in frame and frame["removed"].any():
+        gone = frame[frame["removed"].astype(bool)]
+        traces.append(_symbols("removed", gone["block"], gone["head"], "x-thin-open", "#000", 1.5))
+    return make_figure(
+        [*traces, *_legend()],
+        x={"name": "head", "side": "top", "dtick": 1 if heads <= 16 else 5, "range": [-0.5, heads - 0.5]},
+        y={"name": "block", "range": [blocks - 0.5, -0.5], "dtick": 1 if blocks <= 16 else 5, "showgrid": False},
+        height=height or 110 + max(8, min(28, 560 // blocks)) * blocks,
+        margin={"l": 52, "r": 12, "t": 52, "b": 42},
+        hovermode="closest",
+        showlegend=True,
+        legend={"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
+    )
+
+
+def frame_map(values: np.ndarray, *, name: str = "share of attention", height: int = 260) -> go.Figure:
+    """Attention from every query frame (down) to every key frame (across), `values` [frame_q, frame_k], rows sum to 1.
+
+    Viridis from 0; uniform attention would have 1/Fl everywhere, which the hover text compares with.
+    """
+    values = np.asarray(values, float)
+    frames = len(values)
+    heat = {
+        "type": "heatmap",
+        "z": values,
+        "zmin": 0,
+        "zmax": float(np.nanmax(values)) if np.isfinite(values).any() else 1.0,
+        "colorscale": "Viridis",
+        "colorbar": {"title": {"text": name, "side": "right"}, "thickness": 10, "outlinewidth": 0},
+        "hovertemplate": f"from frame %{{y}} to frame %{{x}} · %{{z:.3f}} (uniform {1 / frames:.3f})<extra></extra>",
+    }
+    every = 1 if frames <= 12 else 5
+    return make_figure(
+        [heat],
+        x={"name": "key frame", "dtick": every, "constrain": "domain"},
+        y={"name": "query frame", "dtick": every, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain",
+           "showgrid": False},
+        height=height,
+        hovermode="closest",
+    )  # fmt: skip
+
+
+def _words(ratio: float, letter: str, mark: str) -> str:
+    if not letter:
+        return "not captured"
+    return " · ".join([f"r {ratio:.3f}", ROLE_NAMES[letter], *(MARK_NAMES[one] for one in mark)])
+
+
+def _symbols(name: str, block: np.ndarray, head: np.ndarray, symbol: str, color: str, width: float) -> dict:
+    return {
+        "type": "scatter",
+        "name": name,
+        "x": head,
+        "y": block,
+        "mode": "markers",
+        "marker": {"symbol": symbol, "size": 14, "color": color, "line": {"color": color, "width": width}},
+        "hoverinfo": "skip",
+    }
+
+
+def _legend() -> list[dict]:
+    """Entries for the three roles, which a heat map has none of."""
+    return [
+        {
+            "type": "scatter",
+            "name": f"{letter} {name}",
+            "x": [None],
+            "y": [None],
+            "mode": "markers",
+            "marker": {"symbol": "square", "size": 11, "color": ROLE_COLORS[letter]},
+        }
+        for letter, name in ROLE_NAMES.items()
+    ]
