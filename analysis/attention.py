@@ -126,6 +126,25 @@ def ratio_from_lse(
     return (lse_frame - lse_all).exp().clamp(max=1).mean(dim=-1)
 
 
+def mean_entropy(
+    query: torch.Tensor, key: torch.Tensor, log_sum_exp: torch.Tensor, scale: float | None = None
+) -> Float[torch.Tensor, "batch heads"]:
+    """Entropy of attention in nats, mean over all queries, exact: LSE − scale·⟨q, E[k]⟩.
+
+    E[k] is the attention output with the keys as values, so this costs a whole second attention call. Tensors
+    [batch, heads, tokens, head_dim], `log_sum_exp` of all queries; E[k] has the precision of the keys.
+
+    >>> zeros = torch.zeros(1, 1, 4, 8)
+    >>> mean_entropy(zeros, zeros, attention_with_lse(zeros, zeros, zeros).log_sum_exp)
+    tensor([[1.3863]])
+    """
+    precise = torch.promote_types(query.dtype, torch.float32)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    expected = attention_with_lse(query, key, key, scale).output
+    logit = torch.einsum("bhtd,bhtd->bht", query.to(precise), expected.to(precise)) * scale
+    return (log_sum_exp - logit).mean(dim=-1)
+
+
 def intra_slice_ratio(
     query: Float[torch.Tensor, "batch tokens heads head_dim"],
     key: Float[torch.Tensor, "batch tokens heads head_dim"],

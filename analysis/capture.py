@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.hooks import HookRegistry, ModelHook
-from einops import rearrange
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from analysis.capture_spec import CaptureSpec
-from analysis.recorder import Pass, Recorder, stack_passes
+from analysis.catalogue import GROUPS
+from analysis.measured_pass import Pass, mean_moments, stack_passes
+from analysis.projection import output_weight
+from analysis.recorder import Recorder
 from pare.errors import InputError
 
-__all__ = ["CaptureSpec", "Pass", "Recorder", "capture", "output_weight_norms", "stack_passes"]
+__all__ = ["CaptureSpec", "Pass", "Recorder", "capture", "mean_moments", "output_weight_norms", "stack_passes"]
 
 HOOK = "pare_capture"
 
@@ -44,6 +46,13 @@ def capture(model: Any, spec: CaptureSpec | None = None) -> Iterator[Recorder]:
                 _hook(stack, attention.register_forward_pre_hook, _entering(recorder, kind, index))
                 _hook(stack, attention.register_forward_hook, _leaving(recorder), with_kwargs=True, always_call=True)
             _hook(stack, block.register_forward_hook, _leaving_block(recorder, index), with_kwargs=True)
+            if recorder.names & set(GROUPS["parts"]):
+                # The norms are called even where they are identities; their input is the residual stream.
+                _hook(stack, block.register_forward_pre_hook, _entering_block(recorder), with_kwargs=True)
+                for part, norm in (("self", block.norm2), ("cross", block.norm3)):
+                    _hook(stack, norm.register_forward_pre_hook, _inside_block(recorder, part, index))
+            if recorder.moments:
+                _measure_inputs(stack, recorder, index, block)
         yield recorder
 
 
@@ -51,14 +60,10 @@ def output_weight_norms(transformer: Any) -> dict[str, np.ndarray]:
     """‖W_O^{i,j}‖_F of every head's slice of the output projections: {kind/output_weight_norm: [block, head]}."""
     norms = {}
     for kind, name in (("self", "attn1"), ("cross", "attn2")):
-        rows = []
-        for block in transformer.blocks:
-            attention = getattr(block, name)
-            weight = attention.to_out[0].weight
-            if weight.is_meta:
-                raise InputError("capture", got="weights that are not loaded", expected="loaded", fix="--offload model")
-            slices = rearrange(weight.detach(), "width (head dim) -> head width dim", head=attention.heads)
-            rows.append(torch.linalg.vector_norm(slices, dim=(1, 2), dtype=torch.float32).cpu().numpy())
+        rows = [
+            torch.linalg.vector_norm(output_weight(getattr(block, name)), dim=(1, 2), dtype=torch.float32).cpu().numpy()
+            for block in transformer.blocks
+        ]
         norms[f"{kind}/output_weight_norm"] = np.stack(rows)
     return norms
 
@@ -129,6 +134,35 @@ def _leaving_block(recorder: Recorder, block: int) -> Callable[..., None]:
     return lambda module, args, kwargs, output: recorder.leave_block(
         block, args[0] if args else kwargs["hidden_states"], output
     )
+
+
+def _entering_block(recorder: Recorder) -> Callable[..., None]:
+    return lambda module, args, kwargs: recorder.enter_block(args[0] if args else kwargs["hidden_states"])
+
+
+def _inside_block(recorder: Recorder, part: str, block: int) -> Callable[..., None]:
+    return lambda module, args: recorder.inside_block(part, block, args[0])
+
+
+def _measure_inputs(stack: ExitStack, recorder: Recorder, index: int, block: Any) -> None:
+    """Hooks for the moments: on the query and key norms, and on the second linear layer of the feed-forward network."""
+    for kind, attention in (("self", block.attn1), ("cross", block.attn2)):
+        for part in ("query", "key", "added_key"):
+            norm = getattr(attention, {"query": "norm_q", "key": "norm_k"}.get(part, "norm_added_k"), None)
+            if norm is not None and f"{kind}/{part}_square" in recorder.moments:
+                hook = _entering_norm(recorder, f"{kind}/{part}_square", index, attention.heads)
+                _hook(stack, norm.register_forward_pre_hook, hook)
+    # First in line: what gates do to the activations comes after.
+    entering = _entering_second_linear(recorder, index)
+    _hook(stack, block.ffn.net[2].register_forward_pre_hook, entering, prepend=True)
+
+
+def _entering_norm(recorder: Recorder, name: str, block: int, heads: int) -> Callable[..., None]:
+    return lambda module, args: recorder.enter_norm(name, block, heads, args[0])
+
+
+def _entering_second_linear(recorder: Recorder, block: int) -> Callable[..., None]:
+    return lambda module, args: recorder.enter_second_linear(block, args[0])
 
 
 def _transformer(model: Any) -> Any:

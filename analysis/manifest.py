@@ -10,6 +10,7 @@ from pare.errors import InputError
 SCHEMA = "pare-run/1"
 HEAD_AXES = ("step", "branch", "block", "head")
 BLOCK_AXES = ("step", "branch", "block")
+MAP_AXES = (*HEAD_AXES, "frame_q", "frame_k")
 
 # Readers keep what they know and pass over what a later version added.
 _READER = ConfigDict(extra="ignore", frozen=True)
@@ -18,7 +19,7 @@ _READER = ConfigDict(extra="ignore", frozen=True)
 class Statistic(BaseModel):
     """One array of every sample file: its axes in order, its shape, and how it was obtained.
 
-    `steps` and `branches` name the part of the run that was measured, when that is not all of it.
+    `steps`, `branches` and `samples` name the part of the run that was measured, when that is not all of it.
     """
 
     model_config = _READER
@@ -30,6 +31,7 @@ class Statistic(BaseModel):
     method: str = "exact"
     steps: tuple[int, ...] | None = None
     branches: tuple[str, ...] | None = None
+    samples: tuple[int, ...] | None = None
 
     @model_validator(mode="after")
     def _one_length_per_axis(self) -> "Statistic":
@@ -67,6 +69,8 @@ class Manifest(BaseModel):
     statistics: dict[str, Statistic]
     # Means over all samples of the run, by name; their first axis is the block.
     moments: dict[str, Statistic] = {}
+    # Of what is estimated from a part of the queries: how many rows were asked for and drawn per frame, and the seed.
+    query_rows: dict[str, int] | None = None
     attention: dict[str, Any]
     versions: dict[str, str]
 
@@ -75,6 +79,7 @@ class Manifest(BaseModel):
         if len(self.timesteps) != len(self.sigmas):
             raise ValueError(f"{len(self.timesteps)} timesteps but {len(self.sigmas)} sigmas")
         lengths = {"block": int(self.geometry["blocks"]), "head": int(self.geometry["heads"])}
+        lengths |= {"frame_q": self.num_frames, "frame_k": self.num_frames}
         for name, statistic in {**self.moments, **self.statistics}.items():
             known = lengths | {
                 "step": len(self.timesteps if statistic.steps is None else statistic.steps),
@@ -84,6 +89,10 @@ class Manifest(BaseModel):
                 if known.get(axis, length) != length:
                     raise ValueError(f"{name}: axis {axis} has length {length}, the run has {known[axis]}")
         return self
+
+    def measured(self, sample: int) -> dict[str, Statistic]:
+        """The statistics that this sample's file has."""
+        return {name: each for name, each in self.statistics.items() if each.samples is None or sample in each.samples}
 
     def to_bytes(self) -> bytes:
         """The file's bytes: JSON, indented, keys in a fixed order, no NaN."""

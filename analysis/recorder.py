@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,21 +9,21 @@ import torch
 from diffusers.hooks.hooks import BaseState, StateManager
 from diffusers.models.attention_dispatch import AttentionBackendName
 
-from analysis.attention import chunked_log_sum_exp, frame_log_sum_exp, fused_kernel, ratio_from_lse, run_kernel
-from analysis.capture_spec import BLOCK_STATISTICS, HEAD_STATISTICS, CaptureSpec
+from analysis.attention import (
+    chunked_log_sum_exp,
+    frame_log_sum_exp,
+    fused_kernel,
+    mean_entropy,
+    ratio_from_lse,
+    run_kernel,
+)
+from analysis.capture_spec import CaptureSpec
+from analysis.catalogue import BLOCK_STATISTICS, FRAME_MAP, ROW_STATISTICS
+from analysis.measured_pass import Pass
+from analysis.projection import output_weight, projected_energy
+from analysis.residual import change
+from analysis.rows import row_attention, row_statistics, sample_rows
 from pare.errors import InputError
-
-
-@dataclass
-class Pass:
-    """What one forward of the transformer gave: float32 [block, head] or [block]; NaN where a block did not run."""
-
-    step: int
-    branch: str
-    timestep: float
-    sigma: float
-    num_frames: int
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Recorder:
@@ -32,7 +31,8 @@ class Recorder:
 
     def __init__(self, transformer: Any, spec: CaptureSpec):
         self.transformer, self.spec = transformer, spec
-        self.names = spec.present(transformer.blocks[0].attn2.add_k_proj is not None)
+        image = transformer.blocks[0].attn2.add_k_proj is not None
+        self.names, self.moments = frozenset(spec.present(image)), frozenset(spec.present_moments(image))
         self.passes: list[Pass] = []
         self.kernels: set[str] = set()
         self.extra_calls = 0
@@ -42,6 +42,9 @@ class Recorder:
         self._found: dict[str, dict[int, torch.Tensor]] = {}
         self._attention: tuple[str, int] | None = None
         self._calls = 0
+        self._image_output: torch.Tensor | None = None
+        self._stream: torch.Tensor | None = None
+        self._rows: dict[tuple[int, int], torch.Tensor] = {}
         self._same: dict[tuple[Any, ...], bool] = {}
 
     def take(self) -> list[Pass]:
@@ -57,7 +60,7 @@ class Recorder:
             yield
             self._end()
         finally:
-            self._running = self._attention = None
+            self._running = self._attention = self._image_output = self._stream = None
 
     def _begin(self, hidden_states: torch.Tensor, timestep: torch.Tensor) -> None:
         if hidden_states.shape[0] != 1:
@@ -77,21 +80,27 @@ class Recorder:
             sigma=context.sigma if context and context.sigma is not None else t / 1000,
             num_frames=hidden_states.shape[2] // self.transformer.config.patch_size[0],
         )
-        self._found = {name: {} for name in self.names}
+        self._found = {}
 
     def _end(self) -> None:
         assert self._running is not None
         blocks, heads = len(self.transformer.blocks), self.transformer.blocks[0].attn1.heads
-        for name, found in self._found.items():
-            values = np.full((blocks, heads) if name in HEAD_STATISTICS else (blocks,), np.nan, np.float32)
-            for block, value in found.items():
-                values[block] = value.float().cpu().numpy()
-            self._running.arrays[name] = values
+        for name in (*self.names, *self.moments, *(f"{name}_error" for name in self.names & set(ROW_STATISTICS))):
+            found = self._found.get(name, {})
+            if name == FRAME_MAP and not found:
+                continue
+            shape = next((value.shape for value in found.values()), () if name in BLOCK_STATISTICS else (heads,))
+            values = np.full((blocks, *shape), np.nan, np.float16 if name == FRAME_MAP else np.float32)
+            if found:
+                # One transfer for all blocks, which may be on several devices.
+                device = next(iter(found.values())).device
+                values[list(found)] = torch.stack([each.to(device).float() for each in found.values()]).cpu().numpy()
+            (self._running.moments if name in self.moments else self._running.arrays)[name] = values
         self.passes.append(self._running)
 
     def enter_attention(self, kind: str, block: int) -> None:
         """Called before an attention module runs."""
-        self._attention, self._calls = (kind, block), 0
+        self._attention, self._calls, self._image_output = (kind, block), 0, None
 
     def leave_attention(
         self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor | None
@@ -110,18 +119,47 @@ class Recorder:
                         fix="transformer.set_attn_processor(WanAttnProcessor())",
                     )
         finally:
-            self._attention = None
+            self._attention = self._image_output = None
+
+    def enter_norm(self, name: str, block: int, heads: int, values: torch.Tensor) -> None:
+        """Called with what goes into a query or key norm [1, tokens, heads·head_dim]: the mean square of every head."""
+        if self._running is not None:
+            with torch.no_grad():
+                each = values.detach().unflatten(-1, (heads, -1))
+                norm = torch.linalg.vector_norm(each, dim=(0, 1, 3), dtype=torch.float32)
+                self._keep(name, block, norm.square() / (each.numel() // heads))
+
+    def enter_second_linear(self, block: int, values: torch.Tensor) -> None:
+        """Called with the feed-forward activations [1, tokens, neurons]: the mean and mean square of every neuron."""
+        if self._running is not None:
+            with torch.no_grad():
+                each = values.detach().flatten(0, -2)
+                norm = torch.linalg.vector_norm(each, dim=0, dtype=torch.float32)
+                self._keep("ffn/activation", block, each.mean(dim=0, dtype=torch.float32))
+                self._keep("ffn/activation_square", block, norm.square() / len(each))
+
+    def enter_block(self, values: torch.Tensor) -> None:
+        """Called with the residual stream [1, tokens, width] that goes into a block."""
+        if self._running is not None:
+            self._stream = values.detach()
+
+    def inside_block(self, part: str, block: int, values: torch.Tensor) -> None:
+        """Called with the residual stream after one `part` of a block; blocks hand it over in float32."""
+        if self._running is not None and self._stream is not None:
+            with torch.no_grad():
+                # The cast brings back what the stream holds, and keeps no float32 copy of it alive.
+                now = values.detach().to(self._stream.dtype)
+                self._keep(f"block/{part}_norm", block, change(self._stream, now).residual_norm)
+                self._stream = now
 
     def leave_block(self, block: int, before: torch.Tensor, after: torch.Tensor) -> None:
         """Called after a block ran: norms of its input and of what it adds."""
-        if self._running is None or not any(name in BLOCK_STATISTICS for name in self.names):
-            return
-        with torch.no_grad():
-            x, y = before.to(after.device).flatten().float(), after.flatten().float()
-            norm = torch.linalg.vector_norm
-            self._keep("block/residual_norm", block, norm(y - x))
-            self._keep("block/input_norm", block, norm(x))
-            self._keep("block/cosine", block, torch.dot(x, y) / (norm(x) * norm(y)))
+        if self._running is not None and self.names & set(BLOCK_STATISTICS):
+            self.inside_block("ffn", block, after)
+            with torch.no_grad():
+                for name, value in change(before.detach(), after.detach())._asdict().items():
+                    self._keep(f"block/{name}", block, value)
+            self._stream = None
 
     def attend(self, call: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Stands for one call of `scaled_dot_product_attention` inside an attention module; returns its output."""
@@ -132,23 +170,67 @@ class Recorder:
         self._calls += 1
         if kind == "cross":
             output = call(*args, **kwargs)
-            # Image keys and values come first where there are any, then the text.
-            first = self._calls == 1 and "cross/image_value_norm" in self.names
-            self._keep(f"cross/{'image_' if first else ''}value_norm", block, _head_norms(output))
+            with torch.no_grad():
+                self._cross(block, output.detach())
             return output
         if not plain:
             raise InputError(
                 "self-attention", got="a mask, dropout or causal attention", expected="full attention", fix="remove it"
             )
-        if "self/ratio" not in self.names:
-            output = call(*args, **kwargs)
+        if not self.names & {"self/ratio", "self/entropy_exact"}:
+            output, lse_all = call(*args, **kwargs), None
         else:
             output, lse_all = self._with_lse(call, args, kwargs, query, key, value, scale)
-            with torch.no_grad():
-                lse_frame = frame_log_sum_exp(query.detach(), key.detach(), self._running.num_frames, scale)
-                self._keep("self/ratio", block, ratio_from_lse(lse_frame, lse_all.detach())[0])
-        self._keep("self/value_norm", block, _head_norms(output))
+        with torch.no_grad():
+            if lse_all is not None:
+                lse_all = lse_all.detach()
+            self._self(block, query.detach(), key.detach(), output.detach(), lse_all, scale)
         return output
+
+    def _self(
+        self,
+        block: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        output: torch.Tensor,
+        lse_all: torch.Tensor | None,
+        scale: float | None,
+    ) -> None:
+        assert self._running is not None
+        frames = self._running.num_frames
+        if lse_all is not None and "self/ratio" in self.names:
+            self._keep("self/ratio", block, ratio_from_lse(frame_log_sum_exp(query, key, frames, scale), lse_all)[0])
+        if lse_all is not None and "self/entropy_exact" in self.names:
+            self._keep("self/entropy_exact", block, mean_entropy(query, key, lse_all, scale)[0])
+        keeps_map = self.spec.keeps_map(self._running.step, self._running.branch)
+        if keeps_map or self.names & set(ROW_STATISTICS):
+            lengths = (frames, query.shape[2] // frames)
+            if lengths not in self._rows:
+                self._rows[lengths] = sample_rows(*lengths, self.spec.rows, self.spec.seed)
+            found = row_statistics(row_attention(query, key, self._rows[lengths], scale), lengths[1])
+            for name, value in found.items():
+                if name != FRAME_MAP or keeps_map:
+                    self._keep(name, block, value)
+        self._keep("self/value_norm", block, _head_norms(output))
+        self._projected("self", block, output)
+
+    def _cross(self, block: int, output: torch.Tensor) -> None:
+        # Image keys and values come first where there are any, then the text.
+        if self._calls == 1 and self.transformer.blocks[block].attn2.add_k_proj is not None:
+            self._keep("cross/image_value_norm", block, _head_norms(output))
+            self._image_output = output
+            return
+        self._keep("cross/value_norm", block, _head_norms(output))
+        self._projected("cross", block, output if self._image_output is None else self._image_output + output)
+        self._image_output = None
+
+    def _projected(self, kind: str, block: int, output: torch.Tensor) -> None:
+        """What enters the output projection, [1, heads, tokens, head_dim]."""
+        if f"{kind}/output" in self.moments:
+            self._keep(f"{kind}/output", block, output[0].mean(dim=1, dtype=torch.float32))
+        if f"{kind}/projected_energy" in self.names:
+            attention = getattr(self.transformer.blocks[block], "attn1" if kind == "self" else "attn2")
+            self._keep(f"{kind}/projected_energy", block, projected_energy(output[0], output_weight(attention)))
 
     def _with_lse(
         self,
@@ -181,8 +263,8 @@ class Recorder:
         return output, lse
 
     def _keep(self, name: str, block: int, value: torch.Tensor) -> None:
-        if name in self._found:
-            self._found[name][block] = value
+        if name.removesuffix("_error") in self.names or name in self.moments:
+            self._found.setdefault(name, {})[block] = value
 
     def _step(self, announced: int | None, timestep: float, branch: str) -> int:
         if announced is not None:
@@ -193,16 +275,6 @@ class Recorder:
         last = self.passes[-1]
         again = any(each.step == last.step and each.branch == branch for each in self.passes)
         return last.step + 1 if again or last.timestep != timestep else last.step
-
-
-def stack_passes(passes: list[Pass], steps: int, branches: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """One sample's arrays [step, branch, block(, head)] from its passes; NaN where a pass is missing."""
-    arrays: dict[str, np.ndarray] = {}
-    for each in passes:
-        for name, values in each.arrays.items():
-            whole = arrays.setdefault(name, np.full((steps, len(branches), *values.shape), np.nan, np.float32))
-            whole[each.step, branches.index(each.branch)] = values
-    return arrays
 
 
 @contextmanager

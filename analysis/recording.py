@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from analysis.attention import fused_kernel
-from analysis.capture import CaptureSpec, capture, output_weight_norms, stack_passes
+from analysis.capture import CaptureSpec, Pass, capture, mean_moments, output_weight_norms, stack_passes
 from analysis.generation import encode, first_inputs, generate
 from analysis.manifest import Manifest, Sample
 from analysis.runs import Run
@@ -52,7 +52,6 @@ def plan(
     clip = Clip(settings["height"], settings["width"], settings["frames"])
     trajectory = mode == "trajectory"
     timesteps, sigmas = _sampler_steps(pipe, settings) if trajectory else bin_centres(bins)
-    branches = ("cond", "uncond") if trajectory and settings["guidance"] > 1 else ("cond",)
     chosen = [
         Sample(
             prompt=prompts[index % len(prompts)] if prompts else "",
@@ -62,20 +61,31 @@ def plan(
         )
         for index in range(len(videos) or samples or len(prompts))
     ]
+    spec, measured = spec or CaptureSpec(), branches(mode, settings["guidance"])
+    frames, per_frame = latent_frames(geometry, clip.frames), tokens_per_frame(geometry, clip.height, clip.width)
     return Manifest(
         schema="pare-run/1",
         model=dict(model),
         geometry=geometry.to_dict(),
         clip={"height": clip.height, "width": clip.width, "frames": clip.frames, "fps": settings["fps"]},
-        num_frames=latent_frames(geometry, clip.frames),
-        tokens_per_frame=tokens_per_frame(geometry, clip.height, clip.width),
+        num_frames=frames,
+        tokens_per_frame=per_frame,
         mode=mode,
         settings={name: value for name, value in settings.items() if name != "dry_run"},
         timesteps=timesteps,
         sigmas=sigmas,
-        branches=branches,
+        branches=measured,
         samples=tuple(chosen),
-        statistics=(spec or CaptureSpec()).describe(geometry, len(timesteps), len(branches)),
+        statistics=spec.describe(
+            geometry,
+            steps=len(timesteps),
+            branches=measured,
+            samples=len(chosen),
+            num_frames=frames,
+            tokens_per_frame=per_frame,
+        ),
+        moments=spec.describe_moments(geometry),
+        query_rows=spec.query_rows(frames, per_frame),
         attention=_attention(pipe, geometry),
         versions=versions(),
     )
@@ -97,6 +107,15 @@ def check_inputs(mode: str, prompts: Sequence[str], samples: int | None, videos:
         raise InputError(
             "--prompts", got=f"{len(prompts)} lines", expected=f"1 or {len(videos)}, as many as videos", fix="one each"
         )
+
+
+def branches(mode: str, guidance: float | None) -> tuple[str, ...]:
+    """The guidance branches that are measured: both along a trajectory that is guided.
+
+    >>> branches("trajectory", 5.0), branches("trajectory", 1.0), branches("calibration", 5.0)
+    (('cond', 'uncond'), ('cond',), ('cond',))
+    """
+    return ("cond", "uncond") if mode == "trajectory" and (guidance or 0) > 1 else ("cond",)
 
 
 def bin_centres(bins: int = BINS) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -128,7 +147,6 @@ def record(
     The pipeline is left as it was found. `progress` is called after every forward or sampler step and may stop the
     capture by raising; the samples on disk stay.
     """
-    spec = CaptureSpec(tuple(manifest.statistics))
     one = _trajectory_sample if manifest.mode == "trajectory" else _calibration_sample
     per_sample = _units(manifest, videos)
     total = per_sample * len(manifest.samples)
@@ -144,8 +162,10 @@ def record(
                     progress(share.advance(), total, f"sample {index + 1} of {len(manifest.samples)}, {message}")
 
                 with torch.no_grad(), _freed(pipe):
-                    arrays, kernels = one(pipe, manifest, index, spec, videos, writer.folder, step)
-                writer.write_sample(index, arrays)
+                    passes, kernels = one(pipe, manifest, index, videos, writer.folder, step)
+                steps, measured = len(manifest.timesteps), manifest.measured(index)
+                arrays = stack_passes(passes, steps, manifest.branches, measured)
+                writer.write_sample(index, arrays, mean_moments(passes))
                 writer.log("sample", index=index, seconds=round(time.monotonic() - started, 3), kernels=kernels)
         run = share.finish(progress)
         writer.log("end", process=process.rank)
@@ -156,11 +176,10 @@ def _calibration_sample(
     pipe: Any,
     manifest: Manifest,
     index: int,
-    spec: CaptureSpec,
     videos: Sequence[Path],
     folder: Path,
     step: Callable[[str], None],
-) -> tuple[dict[str, np.ndarray], list[str]]:
+) -> tuple[list[Pass], list[str]]:
     sample = manifest.samples[index]
     generator = torch.Generator("cpu").manual_seed(sample.seed)
     with first_inputs(pipe.transformer) as inputs:
@@ -174,7 +193,7 @@ def _calibration_sample(
     transformer = pipe.transformer
     condition = inputs["hidden_states"][:, clean.shape[1] :]
     fixed = {name: inputs[name] for name in inputs if name.startswith("encoder_hidden_states")}
-    with capture(transformer, spec) as recorder:
+    with capture(transformer, CaptureSpec.of_sample(manifest, index)) as recorder:
         for number, (t, sigma) in enumerate(zip(manifest.timesteps, manifest.sigmas, strict=True)):
             noise = torch.randn(clean.shape, generator=generator).to(clean)
             noised = ((1 - sigma) * clean + sigma * noise).to(condition)
@@ -186,28 +205,27 @@ def _calibration_sample(
                     **fixed,
                 )
             step(f"timestep {t:g}")
-        return stack_passes(recorder.take(), len(manifest.timesteps), manifest.branches), sorted(recorder.kernels)
+        return recorder.take(), sorted(recorder.kernels)
 
 
 def _trajectory_sample(
     pipe: Any,
     manifest: Manifest,
     index: int,
-    spec: CaptureSpec,
     videos: Sequence[Path],
     folder: Path,
     step: Callable[[str], None],
-) -> tuple[dict[str, np.ndarray], list[str]]:
+) -> tuple[list[Pass], list[str]]:
     sample = manifest.samples[index]
     generator = torch.Generator("cpu").manual_seed(sample.seed)
-    with capture(pipe, spec) as recorder:
+    with capture(pipe, CaptureSpec.of_sample(manifest, index)) as recorder:
         frames = generate(pipe, sample.prompt, manifest.settings, generator, "np", step)[0]
     made_by = {"model": manifest.model, "prompt": sample.prompt, "seed": sample.seed, "versions": manifest.versions}
     pixels = np.round(np.asarray(frames) * 255).clip(0, 255).astype(np.uint8)
     assert sample.video is not None
     metadata = {**made_by, "settings": manifest.settings}
     write_video(pixels, folder / sample.video, manifest.clip["fps"], metadata)
-    return stack_passes(recorder.take(), len(manifest.timesteps), manifest.branches), sorted(recorder.kernels)
+    return recorder.take(), sorted(recorder.kernels)
 
 
 @contextmanager

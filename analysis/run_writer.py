@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from analysis.manifest import Manifest, Statistic
+from analysis.manifest import MAP_AXES, Manifest, Statistic
 from analysis.moments import MeanOfSamples
 from analysis.run_files import moments_path, read_arrays, run_identity, sample_path
 from analysis.runs import Run
@@ -57,12 +57,12 @@ class RunWriter:
     def write_sample(
         self, index: int, arrays: Mapping[str, np.ndarray], moments: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Write one finished sample: every statistic of the manifest with its shape, nothing else.
+        """Write one finished sample: every statistic that the manifest lists for it with its shape, nothing else.
 
         `moments` are this sample's means, every one that `manifest.moments` lists, first axis block; a block that did
         not run is NaN.
         """
-        typed = _checked(f"sample {index}", arrays, self.manifest.statistics)
+        typed = _checked(f"sample {index}", arrays, self.manifest.measured(index))
         if means := _checked(f"moments of sample {index}", moments or {}, self.manifest.moments):
             # Before the sample, whose file says that all of it is there.
             self._save(str(moments_path(Path(), index)), means)
@@ -82,11 +82,13 @@ class RunWriter:
             raise ValueError(f"samples {self.pending()} are not written")
         self._fold_moments()
         summary: dict[str, np.ndarray] = {}
-        spreads = {name: Moments(statistic.shape) for name, statistic in self.manifest.statistics.items()}
+        # Maps are large and of few samples: their summary would be larger than they are.
+        described = {name: each for name, each in self.manifest.statistics.items() if each.axes != MAP_AXES}
+        spreads = {name: Moments(statistic.shape) for name, statistic in described.items()}
         for index in run.finished:
             sample = read_arrays(sample_path(self.folder, index), list(spreads), self._identity)
             for name, accumulated in spreads.items():
-                accumulated.add(sample[name])
+                accumulated.add(sample.get(name))
         for name, accumulated in spreads.items():
             summary |= {f"{name}/{part}": values for part, values in accumulated.result().items()}
         self._save("summary.safetensors", summary)

@@ -1,6 +1,7 @@
 """Runs on disk: one capture is one folder of safetensors and JSON, written sample by sample and read lazily."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,6 +66,11 @@ class Run:
         return 1 / self.num_frames
 
     @property
+    def uniform_entropy(self) -> float:
+        """The entropy of a head that looks at all tokens alike, in nats: log(tokens)."""
+        return math.log(self.num_frames * self.manifest.tokens_per_frame)
+
+    @property
     def geometry(self) -> Geometry:
         """Shapes of the model that was measured."""
         return Geometry.from_dict(self.manifest.geometry)
@@ -78,6 +84,11 @@ class Run:
     def finished(self) -> tuple[int, ...]:
         """Indices of the samples that are on disk."""
         return tuple(i for i in range(len(self.manifest.samples)) if sample_path(self.folder, i).is_file())
+
+    def measured(self, name: str) -> tuple[int, ...]:
+        """Indices of the samples on disk that have this statistic."""
+        only = self._statistic(name).samples
+        return tuple(index for index in self.finished if only is None or index in only)
 
     @property
     def complete(self) -> bool:
@@ -112,14 +123,15 @@ class Run:
         values = np.full((len(chosen), *statistic.shape), np.nan, np.float32)
         for row, index in enumerate(chosen):
             path = sample_path(self.folder, index)
-            if path.is_file():
+            if (statistic.samples is None or index in statistic.samples) and path.is_file():
                 values[row] = read_arrays(path, [name], self.identity).get(name, np.nan)
         return values
 
     def summary(self, name: str) -> dict[str, np.ndarray]:
         """`n`, `mean` and `std` (spread, n − 1 in the denominator, NaN below two samples) over the samples, [*axes].
 
-        Read from `summary.safetensors` where the capture is complete, else computed from the samples there are.
+        Read from `summary.safetensors` where the capture is complete and it is there (frame maps are not), else
+        computed from the samples there are.
         """
         statistic = self._statistic(name)
         if self.complete:
@@ -128,7 +140,7 @@ class Run:
             if len(stored) == len(keys):
                 return {part: stored[key] for key, part in keys.items()}
         moments = Moments(statistic.shape)
-        for index in self.finished:
+        for index in self.measured(name):
             moments.add(read_arrays(sample_path(self.folder, index), [name], self.identity).get(name))
         return moments.result()
 

@@ -91,12 +91,15 @@ def capture(
     prompts: Annotated[str | None, typer.Option("--prompts", help="A text file, one prompt per line.")] = None,
     videos: Annotated[str | None, typer.Option("--videos", help="A folder of videos to measure on.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="How many samples; default: all prompts.")] = None,
+    statistics: Annotated[str, typer.Option("--statistics", help="all, basic, or names; NAME:N in N samples.")] = "all",
+    maps_steps: Annotated[int, typer.Option("--maps-steps", help="How many steps keep their frame maps.")] = 5,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
     **settings: Any,
 ) -> Call:
     """Measure every head and block of a model, and write a run."""
     own = {"out": out, "mode": mode, "prompts": prompts, "videos": videos, "samples": samples, "resume": resume}
-    return Call("capture", arguments={"model": model, **own, **settings})
+    what = {"statistics": statistics, "maps_steps": maps_steps}
+    return Call("capture", arguments={"model": model, **own, **what, **settings})
 
 
 @cli.command()

@@ -13,8 +13,6 @@ from workbench.settings import RunSettings
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
 DEMO_PROMPTS = DEMO.parent / "prompts" / "held-out.txt"
-# A sample's file has a header of names and shapes beside its numbers.
-HEADER_BYTES = 1024
 
 
 def capture(
@@ -25,6 +23,8 @@ def capture(
     prompts: str | Path | Sequence[str] | None = None,
     videos: str | Path | None = None,
     samples: int | None = None,
+    statistics: str = "all",
+    maps_steps: int = 5,
     resume: bool = False,
     progress: Progress = silent,
     load: Callable[..., Any] | None = None,
@@ -35,22 +35,27 @@ def capture(
     `calibration` measures at 10 timesteps of latents that the model generated (or of `videos`, a folder, encoded by the
     model's own VAE); `trajectory` along real generations, both guidance branches apart, and keeps the videos. `prompts`
     is a file with one prompt a line, or the prompts themselves; `samples` of them are used, from the start again where
-    there are fewer. With `resume` the samples that are missing are measured and the run ends with the same bytes.
+    there are fewer. `statistics` are names of `analysis.catalogue` with commas between, or `all` (that are cheap),
+    `basic` (ratios, value norms and block residuals), `rows`, `maps`, `parts`, `moments`; NAME:N measures it in N of
+    the samples only. Frame maps are kept of 8 samples and `maps_steps` steps unless told otherwise.
+    With `resume` the samples that are missing are measured and the run ends with the same bytes.
     Started by `accelerate launch` as several processes, each measures its share of the samples, and the run is the same.
     `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. With `dry_run` only
     the plan is returned. Raises `InputError` for anything that could not work, before the model is loaded.
     """
     from analysis import recording
-    from analysis.capture_spec import CaptureSpec
+    from analysis.capture_spec import CaptureSpec, disk_bytes
     from analysis.importance import run_roles
     from analysis.roles import TAU_S, TAU_T, role_counts
     from analysis.run_writer import check_target
     from pare import models
+    from pare.geometry import latent_frames, tokens_per_frame
     from pare.processes import this_process
 
     run = RunSettings.of(**settings).filled(model)
     lines, films = _prompts(prompts, model, bool(videos)), _videos(videos)
     recording.check_inputs(mode, lines, samples, films)
+    spec = CaptureSpec.parse(statistics, maps_steps)
     process = this_process()
     if process.leads:
         # What the others find there may already be what the leading process has just begun.
@@ -64,10 +69,17 @@ def capture(
     geometry = models.model_geometry(model)
     count = len(films) or samples or len(lines)
     if run.dry_run:
-        steps, branches = (recording.BINS, 1) if mode == "calibration" else (run.steps or 0, forwards_per_clip(run))
-        branches = branches if mode == "calibration" else branches // steps
-        statistics = CaptureSpec().describe(geometry, steps, branches)
-        cells = sum(_product(each.shape) for each in statistics.values())
+        steps, branches = recording.BINS, recording.branches(mode, run.guidance)
+        if mode == "trajectory":
+            steps = run.steps or 0
+        described = spec.describe(
+            geometry,
+            steps=steps,
+            branches=branches,
+            samples=count,
+            num_frames=latent_frames(geometry, run.clip.frames),
+            tokens_per_frame=tokens_per_frame(geometry, run.clip.height, run.clip.width),
+        )
         forwards = forwards_per_clip(run) if mode == "trajectory" else steps + (1 if films else forwards_per_clip(run))
         return plan(
             model,
@@ -76,7 +88,7 @@ def capture(
             forwards=forwards,
             clips=count,
             flops_per_second=models.measure_speed(device, dtype),
-            disk_bytes=count * (4 * cells + HEADER_BYTES) + 12 * cells,
+            disk_bytes=disk_bytes(described, spec.describe_moments(geometry), count),
         )
     identity = models.model_identity(model)
     progress(0, 1, "loading the model")
@@ -92,6 +104,7 @@ def capture(
         prompts=lines,
         samples=samples,
         videos=films,
+        spec=spec,
     )
     written = recording.record(pipe, manifest, out, videos=films, resume=resume, process=process, progress=progress)
     if not process.leads:
@@ -168,10 +181,3 @@ def _videos(folder: str | Path | None) -> list[Path]:
             "--videos", got=f"{folder}, no video in it", expected=f"files {', '.join(VIDEOS)}", fix="add some"
         )
     return found
-
-
-def _product(shape: Sequence[int]) -> int:
-    total = 1
-    for length in shape:
-        total *= length
-    return total
