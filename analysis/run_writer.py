@@ -39,6 +39,7 @@ class RunWriter:
     ):
         self.folder, self.manifest, self.lead = Path(folder), manifest, lead
         self._identity = run_identity(manifest.to_bytes())
+        self._moments = manifest.moments
         if not lead:
             return
         check_target(self.folder, resume=resume)
@@ -63,12 +64,17 @@ class RunWriter:
         not run is NaN.
         """
         typed = _checked(f"sample {index}", arrays, self.manifest.measured(index))
-        if means := _checked(f"moments of sample {index}", moments or {}, self.manifest.moments):
+        if means := _checked(f"moments of sample {index}", moments or {}, self._moments):
             # Before the sample, whose file says that all of it is there.
             self._save(str(moments_path(Path(), index)), means)
         self._save(str(sample_path(Path(), index)), typed)
         if self.lead:
             self._fold_moments()
+
+    def adopt_moments(self, means: MeanOfSamples) -> None:
+        """Write moments over all samples of the run, made elsewhere; samples are then written without their own."""
+        self._save("moments.safetensors", means.arrays())
+        self._moments = {}
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line to `log.jsonl`: times and hosts, the one file outside byte comparisons."""

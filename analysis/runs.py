@@ -35,6 +35,14 @@ class Run:
         content = path.read_bytes()
         return cls(Path(folder), Manifest.from_bytes(content, str(path)), run_identity(content))
 
+    @staticmethod
+    def merge(runs: Sequence["Run | str | Path"], out: str | Path) -> "Run":
+        """Join runs of one model, measured alike on different samples; see `analysis.merge.merge_runs`."""
+        # Writing a run needs this module.
+        from analysis.merge import merge_runs
+
+        return merge_runs(runs, out)
+
     @property
     def statistics(self) -> tuple[str, ...]:
         """Names of what was measured, for example `self/ratio`."""
