@@ -58,7 +58,11 @@ def as_command(describe: Callable[..., Call]) -> Callable[..., None]:
 
 
 def run(call: Call, *, as_json: bool = False, debug: bool = False) -> int:
-    """Makes the call, prints its result (as text, or as one JSON object) and returns the exit code."""
+    """Makes the call, prints its result (as text, or as one JSON object) and returns the exit code.
+
+    A command's module may have `render(result)`, its text for people, and `failed(result)`, true where the command ran
+    but found something wrong: exit code 1.
+    """
     try:
         # What libraries print must not get between the reader and the result.
         with Bar() as bar, contextlib.redirect_stdout(sys.stderr):
@@ -71,7 +75,8 @@ def run(call: Call, *, as_json: bool = False, debug: bool = False) -> int:
             result = function(**call.arguments, **extra)
         if leads:
             _print(result, None if as_json else getattr(module, "render", None))
-        return DONE
+        found_wrong = getattr(module, "failed", None)
+        return FAILED if found_wrong is not None and found_wrong(result) else DONE
     except InputError as error:
         if debug:
             traceback.print_exc()

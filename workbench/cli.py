@@ -59,10 +59,10 @@ def info(model: Model, *, height: Pixels = None, width: Pixels = None, frames: L
 @as_command
 @with_run_flags
 def doctor(
-    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model to check the memory for.")] = None,
+    model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model to check here.")] = None,
     **settings: Any,
 ) -> Call:
-    """What this machine has, and whether it is enough for a model."""
+    """What this machine has, whether it is enough for a model, and whether a capture leaves the model as it is."""
     return Call("doctor", arguments={"model": model, **settings})
 
 

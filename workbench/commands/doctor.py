@@ -1,19 +1,38 @@
-"""`pare doctor`: what this machine has, and whether it is enough for a model."""
+"""`pare doctor`: what this machine has, whether it is enough for a model, and whether a capture leaves it as it is."""
 
+import math
 import os
 import platform
+from collections.abc import Callable
 from typing import Any
 
+from pare.errors import Cancelled, InputError
+from pare.geometry import Clip, Geometry, check_clip, latent_frames
+from pare.progress import Progress, silent
 from pare.versions import versions
-from workbench.plan import forwards_per_clip, gibi, plan, tera
+from workbench.plan import encoder_bytes, forwards_per_clip, gibi, plan, tera
 from workbench.settings import RunSettings
 
+# A forward that would take longer, at the speed of a matrix product, is measured on a smaller clip.
+FORWARD_SECONDS = 5.0
+# Latent frames and patches a side of the clip on which attention is written out.
+SHORT_FRAMES, SHORT_PATCHES = 4, 4
 
-def doctor(model: str | None = None, **settings: Any) -> dict[str, Any]:
-    """Versions, devices and their free memory, the attention kernel in use, and a model's memory against it.
 
-    `settings` are the fields of `RunSettings`, as for the command that is planned. Raises `InputError` for an unknown
-    model or device.
+def doctor(
+    model: str | None = None,
+    *,
+    progress: Progress = silent,
+    load: Callable[..., Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Versions, devices and their free memory, the attention kernel in use; with a model, checks of it on this machine.
+
+    `memory`: what a forward needs against what is free; for presets, which have no weights, this check only. Then, on
+    the loaded model: `identity` (the same bits with capture on and off), `hooks` (none left), `ratio` (against float64
+    on a short clip), `backend`, `overhead` in percent. `settings` are the fields of `RunSettings`, as for the command
+    that is planned; with `dry_run` no model is loaded. `load` stands in for `pare.models.load_pipeline`. Raises
+    `InputError` for an unknown model or device.
     """
     import psutil
     import torch
@@ -49,9 +68,105 @@ def doctor(model: str | None = None, **settings: Any) -> dict[str, Any]:
         forwards=forwards_per_clip(filled),
         flops_per_second=result["flops_per_second"],
     )
+    from analysis import checks
+
     here = next((each for each in devices if each["name"] == _full_name(device)), devices[0])
-    fits = need["memory"]["total"] <= here["memory_free"]
-    return result | {"model": model, "need": need, "memory_free": here["memory_free"], "fits": fits}
+    done = [checks.check_memory(need["memory"]["total"], here["memory_free"], here["name"])]
+    fits, left_out = done[0].ok, None
+    kind = models.resolve(model).kind
+    if kind == "preset":
+        left_out = "a preset has no weights"
+    elif run.dry_run:
+        left_out = "--dry-run"
+    elif not fits:
+        left_out = "the model does not fit"
+    elif kind == "hub" and encoder_bytes(model) is None:
+        left_out = "its weights are not on this machine"
+    else:
+        progress(0, 0, "loading the model")
+        pipe = (load or models.load_pipeline)(model, **filled.loading)
+        clip = affordable_clip(models.model_geometry(model), filled.clip, result["flops_per_second"])
+        done += check_model(pipe, models.model_geometry(model), clip, progress)
+    return result | {
+        "model": model,
+        "need": need,
+        "memory_free": here["memory_free"],
+        "fits": fits,
+        "checks": done,
+        "left_out": left_out,
+        "failed": [each.name for each in done if not each.ok],
+    }
+
+
+def check_model(pipe: Any, geometry: Geometry, clip: Clip, progress: Progress = silent) -> list[Any]:
+    """Every check of `analysis.checks` on a loaded pipeline; a check that breaks off has failed and says why."""
+    from analysis import checks
+
+    transformer, device = pipe.transformer, pipe._execution_device
+    frames = latent_frames(geometry, clip.frames)
+    size = (frames, clip.height // geometry.vae_spatial, clip.width // geometry.vae_spatial)
+    short = min(frames, SHORT_FRAMES * geometry.patch[0])
+    cells = (min(full, SHORT_PATCHES * patch) for full, patch in zip(size[1:], geometry.patch[1:], strict=True))
+    whole = checks.random_inputs(transformer, geometry, size, device)
+    cropped = checks.random_inputs(transformer, geometry, (short, *cells), device)
+    steps: dict[str, Callable[[], checks.Check]] = {
+        "identity": lambda: checks.check_bits(transformer, whole),
+        "hooks": lambda: checks.check_hooks(transformer, cropped),
+        "ratio": lambda: checks.check_ratio(transformer, cropped, short // geometry.patch[0]),
+        "backend": lambda: checks.check_backend(transformer, cropped),
+        "overhead": lambda: checks.check_overhead(transformer, whole),
+    }
+    done = []
+    try:
+        for number, (name, check) in enumerate(steps.items()):
+            progress(number, len(steps), f"checking {name}")
+            try:
+                done.append(check())
+            except Cancelled:
+                raise
+            except Exception as error:
+                reason = " ".join(str(error).split())[:300]
+                done.append(checks.Check(name, False, f"{type(error).__name__}: {reason}"))
+        progress(len(steps), len(steps), "checked")
+    finally:
+        pipe.maybe_free_model_hooks()
+    return done
+
+
+def affordable_clip(geometry: Geometry, clip: Clip, flops_per_second: float, seconds: float = FORWARD_SECONDS) -> Clip:
+    """The clip, or a shorter and then a smaller one, whose forward takes `seconds` at most at this speed.
+
+    >>> from pare.geometry import PRESETS
+    >>> affordable_clip(PRESETS["wan2.1-t2v-1.3b"].geometry, Clip(480, 832, 81), 1e12)
+    Clip(height=240, width=416, frames=17)
+    """
+    from pare import cost
+
+    while cost.flops(geometry, clip).total > seconds * flops_per_second:
+        latent = latent_frames(geometry, clip.frames)
+        if latent > SHORT_FRAMES + 1:
+            smaller = Clip(clip.height, clip.width, geometry.vae_temporal * max(SHORT_FRAMES, latent // 2) + 1)
+        else:
+            smaller = Clip(_half(geometry, 1, clip.height), _half(geometry, 2, clip.width), clip.frames)
+        try:
+            check_clip(geometry, smaller)
+        except InputError:
+            return clip
+        if smaller == clip:
+            return clip
+        clip = smaller
+    return clip
+
+
+def failed(result: dict[str, Any]) -> bool:
+    """Whether a check failed: the command then exits with 1."""
+    return bool(result.get("failed"))
+
+
+def _half(geometry: Geometry, axis: int, pixels: int) -> int:
+    # Sizes must be multiples of 16 and of a patch.
+    unit = math.lcm(16, geometry.vae_spatial * geometry.patch[axis])
+    return max(unit, pixels // 2 // unit * unit)
 
 
 def render(result: dict[str, Any]) -> str:
@@ -67,12 +182,12 @@ def render(result: dict[str, Any]) -> str:
         f"attention   {result['attention']}",
     ]
     if "need" in result:
-        need, clip = result["need"]["memory"], result["need"]["clip"]
-        verdict = "fits" if result["fits"] else "does not fit; try --offload model, fewer frames or a smaller size"
-        lines.append(
-            f"{result['model']}  needs {gibi(need['total'])} at {clip['height']} x {clip['width']} x {clip['frames']}, "
-            f"{gibi(result['memory_free'])} free: {verdict}"
-        )
+        clip = result["need"]["clip"]
+        lines.append(f"model       {result['model']} at {clip['height']} x {clip['width']} x {clip['frames']}")
+        for check in result["checks"]:
+            lines.append(f"{check.name:<11} {'ok' if check.ok else 'FAILED':<7} {check.text}")
+        if result["left_out"]:
+            lines.append(f"not checked identity, hooks, ratio, backend, overhead: {result['left_out']}")
     return "\n".join(lines)
 
 
