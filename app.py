@@ -11,6 +11,7 @@ st.logo(ICON, size="large")
 st.navigation(
     [
         st.Page("workbench/pages/heads.py", title="Heads", icon=":material/grid_view:", default=True),
+        st.Page("workbench/pages/blocks.py", title="Blocks", icon=":material/view_week:"),
         st.Page("workbench/pages/runs.py", title="Runs", icon=":material/folder_open:"),
         st.Page("workbench/pages/jobs.py", title="Jobs", icon=":material/hourglass_top:"),
     ]

@@ -35,6 +35,11 @@ class Cells:
         """Mean over branches [step, block, head]; NaN where nothing was captured."""
         return average(self.mean, (1,))
 
+    def error_by_head(self) -> np.ndarray:
+        """Standard error over samples of `by_head` [block, head]; NaN below two samples, never too small (see below)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return average(self.std / np.sqrt(self.n), (0, 1))
+
     def error_by_step(self) -> np.ndarray:
         """Standard error over samples of `by_step` [step, block, head]; NaN below two samples.
 

@@ -1,8 +1,9 @@
-"""One sentence of finding, computed from the open run: where a role concentrates, and which heads change theirs."""
+"""One sentence of finding, computed from the open run: where a role concentrates, which heads and blocks change most."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.special import stdtrit
 
 SHARE = 2 / 3
@@ -92,14 +93,48 @@ def finding(
     parts = [_where(roles)]
     odd = 0 if marked is None else int((roles["Temporal"] & marked).sum())
     if odd:
-        what = "is a uniform head or first-frame sink" if odd == 1 else "are uniform heads or first-frame sinks"
-        parts.append(f"{odd} of {int(roles['Temporal'].sum())} temporal {what}")
+        what = "one is uniform or a first-frame sink" if odd == 1 else "ones are uniform or first-frame sinks"
+        parts.append(f"{odd} temporal {what}")
     if len(mean) > 1:
         changed = int(changing_heads(mean, error, tau_s, tau_t, samples).sum())
         verb = "changes" if changed == 1 else "change"
         certainty = " beyond the 95 % intervals" if samples > 1 else ""
         parts.append(f"{changed or 'none'} of {int(seen.sum())} {verb} role with the timestep{certainty}")
     return "; ".join(parts) + f". n\u00a0=\u00a0{samples}\u00a0sample{'s' if samples != 1 else ''}."
+
+
+def block_finding(by_block: pd.DataFrame, part: str | None = None, *, turns: bool = False) -> str:
+    r"""The sentence for a lens: which block changes its input most and which least, with intervals and n.
+
+    `by_block` has columns `block`, `mean`, `low`, `high` (over samples) and `n`; means are norms over the input's norm,
+    of the block or of the `part` named. With `turns` they are cosines, and the lowest one changes most.
+
+    >>> frame = pd.DataFrame({"block": [0, 1], "mean": [0.2, 1.5], "low": [0.1, 1.25], "high": [0.3, 1.75], "n": 4})
+    >>> print(block_finding(frame).replace("\xa0", " "))
+    Block 1 changes its input most, by 1.5 [1.25, 1.75] times its norm; block 0 least, by 0.2 [0.1, 0.3]. n = 4 samples.
+    """
+    known = by_block.dropna(subset=["mean"])
+    if known.empty:
+        return "Nothing was captured in this part of the run."
+    large, small = known.loc[known["mean"].idxmax()], known.loc[known["mean"].idxmin()]
+    most, least = (_block_and_value(row) for row in ((small, large) if turns else (large, small)))
+    if part:
+        words = f"{part} adds most in block {most[0]}, {most[1]} times the input's norm"
+        rest = f"least in block {least[0]}, {least[1]}"
+    elif turns:
+        words = f"Block {most[0]} turns its input most, to a cosine of {most[1]}"
+        rest = f"block {least[0]} least, {least[1]}"
+    else:
+        words = f"Block {most[0]} changes its input most, by {most[1]} times its norm"
+        rest = f"block {least[0]} least, by {least[1]}"
+    samples = int(known["n"].min())
+    end = f". n\u00a0=\u00a0{samples}\u00a0sample{'s' if samples != 1 else ''}."
+    return words + (f"; {rest}" if len(known) > 1 else "") + end
+
+
+def _block_and_value(row: pd.Series) -> tuple[int, str]:
+    interval = "" if np.isnan(row["low"]) else f" [{row['low']:.3g}, {row['high']:.3g}]"
+    return int(row["block"]), f"{row['mean']:.3g}{interval}"
 
 
 def _where(roles: dict[str, np.ndarray]) -> str:

@@ -46,11 +46,19 @@ def first_frame_sinks(share: np.ndarray, num_frames: int, excess: float = FIRST_
 
 
 @dataclass(frozen=True)
-class HeadMarks:
-    """Entropy (nats) and first-frame share of every head [block, head], None where not captured, and their marks."""
+class HeadMeans:
+    """A statistic of every head, averaged over a part of a run, and its standard error over samples [block, head]."""
 
-    entropy: np.ndarray | None
-    first_frame_share: np.ndarray | None
+    mean: np.ndarray
+    error: np.ndarray
+
+
+@dataclass(frozen=True)
+class HeadMarks:
+    """Entropy (nats) and first-frame share of every head, None where not captured, and their marks [block, head]."""
+
+    entropy: HeadMeans | None
+    first_frame_share: HeadMeans | None
     uniform: np.ndarray
     first_frame_sink: np.ndarray
 
@@ -65,7 +73,7 @@ class HeadMarks:
         return self.uniform | self.first_frame_sink
 
     def letters(self) -> np.ndarray:
-        """"U" uniform, "F" first-frame sink, "UF" both, "" neither."""
+        """ "U" uniform, "F" first-frame sink, "UF" both, "" neither."""
         return np.char.add(np.where(self.uniform, "U", ""), np.where(self.first_frame_sink, "F", ""))
 
 
@@ -77,16 +85,19 @@ def head_marks(
     Exact entropy is taken where the run has it, else the one of sampled query rows. What was not captured marks nothing.
     """
 
-    def mean(name: str) -> np.ndarray | None:
-        return read_cells(run, name, sample=sample, branch=branch, steps=steps).by_head()
+    def means(*names: str) -> HeadMeans | None:
+        name = next((name for name in names if name in run.statistics), None)
+        if name is None:
+            return None
+        cells = read_cells(run, name, sample=sample, branch=branch, steps=steps)
+        return HeadMeans(cells.by_head(), cells.error_by_head())
 
-    entropy = next((mean(name) for name in ("self/entropy_exact", "self/entropy") if name in run.statistics), None)
-    share = mean("self/first_frame_share") if "self/first_frame_share" in run.statistics else None
+    entropy, share = means("self/entropy_exact", "self/entropy"), means("self/first_frame_share")
     none = np.zeros((run.geometry.blocks, run.geometry.heads), bool)
     tokens = run.num_frames * run.manifest.tokens_per_frame
     return HeadMarks(
         entropy,
         share,
-        none if entropy is None else uniform_heads(entropy, tokens),
-        none if share is None else first_frame_sinks(share, run.num_frames),
+        none if entropy is None else uniform_heads(entropy.mean, tokens),
+        none if share is None else first_frame_sinks(share.mean, run.num_frames),
     )

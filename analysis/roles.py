@@ -147,7 +147,7 @@ def role_table(
     marks = head_marks(run, branch=branch)
     if marks.captured:
         known = {"entropy": marks.entropy, "first_frame_share": marks.first_frame_share}
-        columns |= {name: values for name, values in known.items() if values is not None}
+        columns |= {name: values.mean for name, values in known.items() if values is not None}
         columns["mark"] = marks.letters()
     return pd.DataFrame({name: np.asarray(values).ravel() for name, values in columns.items()})
 

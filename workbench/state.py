@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from analysis.block_values import LENSES
+
 SESSION_KEY = "selection"
 """Where the selection lives in a session."""
 RATIO_RANGE = (0.01, 0.99)
@@ -31,9 +33,10 @@ class Facts:
 
 
 class Selection(BaseModel):
-    """What is looked at (run, head, steps, branch, sample) and the settings that decide a mask and a budget.
+    """What is looked at (run, block, head, lens, steps, branch, sample) and the settings of a mask and a budget.
 
-    None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default head.
+    None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default block and
+    head. A block may be chosen alone, a head only with its block.
 
     >>> Selection(block=3, head=7, tau_s=0.8).to_query()
     {'block': '3', 'head': '7', 'ts': '0.8'}
@@ -44,6 +47,7 @@ class Selection(BaseModel):
     run: str | None = None
     block: int | None = None
     head: int | None = None
+    lens: str = "residual"
     first_step: int | None = None
     last_step: int | None = None
     branch: str | None = None
@@ -75,6 +79,7 @@ _FIELD_OF = {
     "run": "run",
     "block": "block",
     "head": "head",
+    "lens": "lens",
     "branch": "branch",
     "sample": "sample",
     "ts": "tau_s",
@@ -105,9 +110,9 @@ def from_query(params: Mapping[str, str], facts: Facts) -> tuple[Selection, list
             values |= reader(text, facts)
         except _Unfit as unfit:
             notes.append(f"{name}={_short(text)}: expected {unfit}; {_FALLBACK[name]}")
-    if ("block" in values) != ("head" in values):
+    if "head" in params and not {"block", "head"} <= set(values):
         if not any(note.startswith(("block=", "head=")) for note in notes):
-            notes.append("block and head: expected both in a link; showing the page's own head")
+            notes.append("head: expected with its block in a link; showing the page's own head")
         values.pop("block", None)
         values.pop("head", None)
     wanted = Selection(**{"run": facts.run, **values})
@@ -194,6 +199,12 @@ def _run(text: str, facts: Facts) -> dict[str, Any]:
     return {"run": text}
 
 
+def _lens(text: str, _: Facts) -> dict[str, Any]:
+    if text not in LENSES:
+        raise _Unfit(" or ".join(LENSES))
+    return {"lens": text}
+
+
 def _branch(text: str, facts: Facts) -> dict[str, Any]:
     if text not in facts.branches:
         raise _Unfit(" or ".join(facts.branches) if facts.branches else "no value, since no run is open")
@@ -216,6 +227,7 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "block": lambda text, facts: {"block": _index(text, facts.blocks)},
     "head": lambda text, facts: {"head": _index(text, facts.heads)},
     "steps": _steps,
+    "lens": _lens,
     "branch": _branch,
     "sample": lambda text, facts: {"sample": _index(text, facts.samples)},
     "ts": lambda text, _: {"tau_s": _number(text, 0, 1)},
@@ -230,6 +242,7 @@ _FALLBACK = {
     "run": "showing the default run",
     "block": "showing the page's own head",
     "head": "showing the page's own head",
+    "lens": "showing the whole block",
     "steps": "showing all steps",
     "branch": "showing all branches",
     "sample": "showing all samples",

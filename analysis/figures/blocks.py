@@ -121,7 +121,7 @@ def parts_over_timesteps(frames: Mapping[str, pd.DataFrame], *, name: str = RESI
         x={"name": "timestep t", "autorange": "reversed"},
         y={"name": name, "rangemode": "tozero"},
         height=height,
-        margin={"l": 56, "r": 12, "t": 30, "b": 42},
+        margin={"l": 64, "r": 12, "t": 30, "b": 42},
         showlegend=True,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
     )

@@ -89,7 +89,7 @@ def frame_map(values: np.ndarray, *, name: str = "share of attention", height: i
     every = 1 if frames <= 12 else 5
     return make_figure(
         [heat],
-        x={"name": "key frame", "dtick": every, "constrain": "domain"},
+        x={"name": "key frame", "dtick": every, "constrain": "domain", "constraintoward": "right"},
         y={"name": "query frame", "dtick": every, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain",
            "showgrid": False},
         height=height,

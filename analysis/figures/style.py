@@ -85,4 +85,4 @@ def rgba(color: str, alpha: float) -> str:
 
 def _axis(settings: Mapping[str, Any]) -> Mark:
     own = dict(settings)
-    return {"title": {"text": own.pop("name"), "standoff": 6}, **own}
+    return {"title": {"text": own.pop("name"), "standoff": 18}, **own}

@@ -5,8 +5,8 @@ import pytest
 from playwright.sync_api import Page
 
 from analysis.roles import classify, flips, role_counts
-from workbench.components.head_grid.component import source
 from workbench.components.head_grid.value import MIN_GAP
+from workbench.components.source import source
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def model(page: Page):
             const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
             window.model = await import(url);
         }""",
-        source("model.js"),
+        source("canvas.js", "head_grid/model.js"),
     )
 
     def call(expression: str, **names: object):

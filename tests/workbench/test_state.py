@@ -16,7 +16,7 @@ def optional(strategy):
 
 @st.composite
 def selections(draw):
-    pinned = draw(optional(st.tuples(st.integers(0, 7), st.integers(0, 9))))
+    pinned = draw(optional(st.tuples(st.integers(0, 7), optional(st.integers(0, 9)))))
     steps = draw(optional(st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted)))
     thresholds = st.lists(st.integers(0, 1000), min_size=2, max_size=2, unique=True)
     low, high = sorted(value / 1000 for value in draw(thresholds))
@@ -27,6 +27,7 @@ def selections(draw):
         head=pinned and pinned[1],
         first_step=steps and steps[0],
         last_step=steps and steps[1],
+        lens=draw(st.sampled_from(["residual", "ffn", "cosine"])),
         branch=draw(optional(st.sampled_from(FACTS.branches))),
         sample=draw(optional(st.integers(0, 3))),
         tau_s=high,
@@ -60,6 +61,7 @@ def test_defaults_are_left_out_of_the_link():
         ("steps", "0-10"),
         ("steps", ""),
         ("branch", "both"),
+        ("lens", "none"),
         ("sample", "4"),
         ("ts", "nan"),
         ("ts", "1.2"),
@@ -84,8 +86,12 @@ def test_a_bad_value_falls_back_in_one_line(name, text):
 def test_values_that_only_fit_together():
     assert from_query({"ts": "0.2", "tt": "0.6"}, FACTS)[0] == Selection(run=FACTS.run)
     assert from_query({"kmin": "7", "kmax": "3"}, FACTS)[0] == Selection(run=FACTS.run)
-    for query in ({"ts": "0.2", "tt": "0.6"}, {"kmin": "7", "kmax": "3"}, {"block": "3"}, {"head": "3"}):
+    for query in ({"ts": "0.2", "tt": "0.6"}, {"kmin": "7", "kmax": "3"}, {"head": "3"}):
         assert len(from_query(query, FACTS)[1]) == 1
+
+
+def test_a_block_may_be_chosen_alone():
+    assert from_query({"block": "3"}, FACTS) == (Selection(run=FACTS.run, block=3), [])
 
 
 NAMES = st.text(max_size=8) | st.sampled_from(["block", "ts", "p", "steps", "run"])

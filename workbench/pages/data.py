@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
-from analysis.aggregate import Cells, head_by_sample, mean_frame_map, read_cells
-from analysis.block_values import LENSES, BlockValues, block_values
+from analysis.aggregate import Cells, chosen_axes, head_by_sample, mean_frame_map, read_cells
+from analysis.block_values import LENSES, BlockValues, block_values, ratio_by_block
 from analysis.importance import run_importance
 from analysis.marks import HeadMarks, head_marks
 from analysis.runs import Run
@@ -96,6 +97,22 @@ def _ratios(folder: str, when: tuple[int, ...]) -> np.ndarray:
     """Every sample's ratios, held so that pinning another head reads nothing: 13 MB for 200 samples of 10 × 40 × 40."""
     run = _open(folder, when)
     return run.array("self/ratio", run.finished)
+
+
+def ratio_of_blocks(run: Run, selection: Selection) -> pd.DataFrame:
+    """Mean ratio of every block's heads with interval and n, in the selection's part of the run."""
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _ratio_of_blocks(str(run.folder), stamp(run.folder), *part)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _ratio_of_blocks(
+    folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
+) -> pd.DataFrame:
+    run, held = _open(folder, when), _ratios(folder, when)
+    step_axis, branch_axis = chosen_axes(run, "self/ratio", branch, steps)
+    rows = [row for row, index in enumerate(run.finished) if sample is None or index == sample]
+    return ratio_by_block(held[np.ix_(rows, step_axis, branch_axis)])
 
 
 def importance(run: Run, branch: str | None) -> np.ndarray | None:

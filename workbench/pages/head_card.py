@@ -1,4 +1,4 @@
-"""The pinned head's card: role, ratio with its interval and n, what uniform attention gives, ratio over timesteps."""
+"""The pinned head's card: role and marks, ratio with its interval and n, ratio over timesteps, frame map."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from analysis.aggregate import Cells
+from analysis.aggregate import Cells, average
+from analysis.figures.heads import frame_map
 from analysis.figures.roles import ratio_over_timesteps
 from analysis.figures.style import ROLE_COLORS, ROLE_NAMES
 from analysis.importance import protected, run_roles
+from analysis.marks import MARK_NAMES, HeadMarks, HeadMeans
 from analysis.roles import bootstrap_interval, classify, lift, stability
 from analysis.runs import Run
 from workbench.pages import data
+from workbench.pages.text import capture_command
 from workbench.state import Selection
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"], "displayModeBar": False}
@@ -32,7 +35,6 @@ class HeadFacts:
     rank_in_block: int | None
     rank_in_all: int | None
     stability: float
-    over_steps: pd.DataFrame
 
 
 def head_facts(
@@ -43,16 +45,6 @@ def head_facts(
     ratio = float(cells.by_head()[block, head])
     there = ~np.isnan(values).all(axis=1)
     low, high = bootstrap_interval(np.nanmean(values[there], axis=1)) if there.any() else (np.nan, np.nan)
-    step_low, step_high = bootstrap_interval(values[there])
-    over_steps = pd.DataFrame(
-        {
-            "timestep": cells.timesteps,
-            "mean": cells.by_step()[:, block, head],
-            "low": step_low,
-            "high": step_high,
-            "n": int(there.sum()),
-        }
-    )
     ranks: tuple[int | None, int | None] = (None, None)
     if scores is not None and not np.isnan(scores[block, head]):
         ranks = tuple(int(np.sum(among > scores[block, head])) + 1 for among in (scores[block], scores))  # type: ignore[assignment]
@@ -67,18 +59,33 @@ def head_facts(
         rank_in_block=ranks[0],
         rank_in_all=ranks[1],
         stability=float(stability(values[:, :, None, None], selection.tau_s, selection.tau_t)[0, 0]),
-        over_steps=over_steps,
     )
 
 
-def default_head(ratio: np.ndarray, scores: np.ndarray | None, tau_t: float) -> tuple[int, int] | None:
+def over_timesteps(run: Run, selection: Selection, timesteps: np.ndarray, cell: tuple[int, int]) -> pd.DataFrame:
+    """The head's ratio per step with its 95 % interval and n samples, one row per branch; `branch` tells them apart."""
+    frames = []
+    for branch in run.branches if selection.branch is None else [selection.branch]:
+        values = data.head_values(run, *cell, selection.changed(branch=branch))
+        low, high = bootstrap_interval(values[~np.isnan(values).all(axis=1)])
+        columns = {"branch": branch, "timestep": timesteps, "mean": average(values, (0,)), "low": low, "high": high}
+        frames.append(pd.DataFrame({**columns, "n": (~np.isnan(values)).sum(axis=0)}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def default_head(
+    ratio: np.ndarray, scores: np.ndarray | None, tau_t: float, block: int | None = None
+) -> tuple[int, int] | None:
     """The head to show before one is pinned: the most important temporal one, else the most important; None if none.
+
+    With `block`, the one of that block.
 
     >>> default_head(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[9.0, 1.0], [2.0, 3.0]]), tau_t=0.3)
     (1, 0)
     """
     score = -ratio if scores is None else scores
-    for among in (ratio < tau_t, ~np.isnan(ratio)):
+    here = np.ones(len(ratio), bool) if block is None else np.arange(len(ratio)) == block
+    for among in (here[:, None] & (ratio < tau_t), here[:, None] & ~np.isnan(ratio)):
         if (among & ~np.isnan(score)).any():
             best = np.where(among & ~np.isnan(score), score, -np.inf).argmax()
             block, head = np.unravel_index(best, ratio.shape)
@@ -95,7 +102,12 @@ def protected_scores(run: Run, selection: Selection) -> np.ndarray | None:
 
 
 def show_head_card(
-    run: Run, cells: Cells, scores: np.ndarray | None, selection: Selection, cell: tuple[int, int]
+    run: Run,
+    cells: Cells,
+    scores: np.ndarray | None,
+    marks: HeadMarks | None,
+    selection: Selection,
+    cell: tuple[int, int],
 ) -> None:
     """Draw the card of the head at `cell`."""
     values = data.head_values(run, *cell, selection)
@@ -106,23 +118,51 @@ def show_head_card(
         return
     color = ROLE_COLORS[facts.letter]
     ink = "#000" if facts.letter == "M" else "#fff"
+    mark = str(marks.letters()[cell]) if marks is not None else ""
+    names = " · ".join([ROLE_NAMES[facts.letter], *(MARK_NAMES[letter] for letter in mark)])
     st.html(
         '<div style="display:flex;align-items:center;gap:.6rem;font-size:1.05rem;font-weight:600">'
         f'<span style="background:{color};color:{ink};border-radius:4px;width:1.5rem;text-align:center">'
-        f"{facts.letter}</span>Block {cell[0]}, head {cell[1]} · {ROLE_NAMES[facts.letter]}</div>"
+        f"{facts.letter}</span>Block {cell[0]}, head {cell[1]} · {names}</div>"
     )
-    st.markdown(_sentence(facts, run, selection))
+    st.markdown("  \n".join([*_lines(facts, run), *_mark_lines(marks, run, cell)]))
     st.plotly_chart(
         ratio_over_timesteps(
-            facts.over_steps, tau_s=selection.tau_s, tau_t=selection.tau_t, uniform=facts.uniform, height=250
+            over_timesteps(run, selection, cells.timesteps, cell),
+            tau_s=selection.tau_s,
+            tau_t=selection.tau_t,
+            uniform=facts.uniform,
+            height=230,
         ),
         config=PLOT,
         key="ratio_over_timesteps",
         alt=f"Intra-slice ratio of block {cell[0]}, head {cell[1]} over the timesteps, with its 95 % interval.",
     )
+    show_frame_map(run, selection, cell)
 
 
-def _sentence(facts: HeadFacts, run: Run, selection: Selection) -> str:
+def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int]) -> None:
+    """Which frames look at which, or one line on why there is no map here."""
+    found = data.frame_maps(run, selection)
+    if found is None:
+        lacking = "self/frame_map" not in run.statistics
+        st.markdown(
+            f"Frame map: not captured in this {'run' if lacking else 'part of the run'}."
+            + (f" `{capture_command(run)}` captures it." if lacking else "")
+        )
+        return
+    maps, timesteps, samples = found
+    st.plotly_chart(
+        frame_map(maps[cell], height=230),
+        config=PLOT,
+        key="frame_map",
+        alt=f"Attention of block {cell[0]}, head {cell[1]} from every query frame to every key frame.",
+    )
+    when = ", ".join(f"{step:.0f}" for step in sorted(timesteps, reverse=True))
+    st.caption(f"Mean of t {when} · n = {samples} sample{'s' if samples != 1 else ''}")
+
+
+def _lines(facts: HeadFacts, run: Run) -> list[str]:
     interval = "" if np.isnan(facts.low) else f" [{facts.low:.3f}, {facts.high:.3f}]".replace("[", "\\[")
     lines = [
         f"**r = {facts.ratio:.3f}**{interval} · n = {facts.n} sample{'s' if facts.n != 1 else ''}",
@@ -135,4 +175,27 @@ def _sentence(facts: HeadFacts, run: Run, selection: Selection) -> str:
             f"importance rank {facts.rank_in_block} of {heads} in its block, "
             f"{facts.rank_in_all} of {blocks * heads} in all" + (", × α" if facts.letter == "T" else "")
         )
-    return "  \n".join(lines)
+    return lines
+
+
+def _mark_lines(marks: HeadMarks | None, run: Run, cell: tuple[int, int]) -> list[str]:
+    """Entropy and first-frame share with 95 % intervals, and what a mark means for the role."""
+    if marks is None:
+        return []
+    tokens = run.num_frames * run.manifest.tokens_per_frame
+    lines = []
+    if marks.entropy is not None and not np.isnan(marks.entropy.mean[cell]):
+        lines.append(f"entropy {_with_error(marks.entropy, cell)} nats, uniform log {tokens} = {np.log(tokens):.2f}")
+    if marks.first_frame_share is not None and not np.isnan(marks.first_frame_share.mean[cell]):
+        share = _with_error(marks.first_frame_share, cell)
+        lines.append(f"first-frame share {share}, uniform 1/{run.num_frames} = {run.uniform:.3f}")
+    if marks.uniform[cell]:
+        lines.append("**Uniform**: it looks at all tokens nearly alike, so r is near 1/Fl whatever moves.")
+    if marks.first_frame_sink[cell]:
+        lines.append("**First-frame sink**: a low r comes from frame 0 here, not from following motion.")
+    return lines
+
+
+def _with_error(means: HeadMeans, cell: tuple[int, int]) -> str:
+    error = means.error[cell]
+    return f"{means.mean[cell]:.3f}" + ("" if np.isnan(error) else f" ± {1.96 * error:.3f}")

@@ -1,27 +1,29 @@
 """Heads: what every self-attention head does, one of them in detail, and the mask that follows."""
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from analysis.aggregate import Cells
 from analysis.figures.blocks import residual_map
-from analysis.figures.roles import roles_per_block
+from analysis.figures.roles import mean_ratio_per_block, roles_per_block
 from analysis.findings import finding
+from analysis.marks import HeadMarks
 from analysis.roles import classify
 from analysis.runs import Run
+from analysis.thresholds import suggest_thresholds
 from workbench.components.copy_button.component import copy_button
 from workbench.components.head_grid.component import head_grid
 from workbench.pages import data
 from workbench.pages.generate_panel import show_generate_panel
+from workbench.pages.grid_frame import grid_frame
 from workbench.pages.head_card import PLOT, default_head, protected_scores, show_head_card
 from workbench.pages.mask_panel import removed_heads, show_mask_panel
-from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell
+from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
 from workbench.state import Selection
 
 
-def show_headline(run: Run, cells: Cells, selection: Selection) -> None:
+def show_headline(run: Run, cells: Cells, marks: HeadMarks | None, selection: Selection) -> None:
     """The finding, and the buttons that take the view away."""
     text, buttons = st.columns([2, 1], vertical_alignment="top")
     with text:
@@ -34,6 +36,7 @@ def show_headline(run: Run, cells: Cells, selection: Selection) -> None:
                     tau_s=selection.tau_s,
                     tau_t=selection.tau_t,
                     samples=cells.samples,
+                    marked=None if marks is None else marks.any,
                 )
             ),
             anchor=False,
@@ -46,13 +49,36 @@ def show_headline(run: Run, cells: Cells, selection: Selection) -> None:
         copy_button("Copy as command line", command, key="copy_roles_command")
 
 
+def show_suggestion(ratio: np.ndarray, selection: Selection) -> None:
+    """A button that moves the thresholds into the gaps of the histogram, where there are gaps elsewhere."""
+    tau_s, tau_t = suggest_thresholds(ratio)
+    wanted = {name: value for name, value in (("tau_s", tau_s), ("tau_t", tau_t)) if value is not None}
+    changed = selection.changed(**wanted)
+    if not changed.tau_t < changed.tau_s or changed == selection:
+        return
+    names = " and ".join(
+        f"{symbol} {wanted[name]:g}" for name, symbol in (("tau_s", "τs"), ("tau_t", "τt")) if name in wanted
+    )
+    st.button(
+        f"Set {names}, the gap{'s' if len(wanted) > 1 else ''} of the histogram",
+        key="use_gaps",
+        type="tertiary",
+        icon=":material/align_horizontal_center:",
+        on_click=choose,
+        kwargs=wanted,
+    )
+
+
 def show_grid(
-    run: Run, cells: Cells, selection: Selection, cell: tuple[int, int] | None, removed: np.ndarray | None
+    run: Run,
+    cells: Cells,
+    marks: HeadMarks | None,
+    selection: Selection,
+    cell: tuple[int, int] | None,
+    removed: np.ndarray | None,
 ) -> None:
     """The head grid with its histogram and thresholds; what it sends back becomes the selection."""
-    ratio = cells.by_head()
-    block, head = np.indices(ratio.shape)
-    frame = pd.DataFrame({"block": block.ravel(), "head": head.ravel(), "ratio": np.clip(ratio, 0, 1).ravel()})
+    frame = grid_frame(cells.by_head(), marks)
     if removed is not None:
         frame["removed"] = removed.ravel()
     head_grid(
@@ -67,8 +93,8 @@ def show_grid(
 
 
 def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
-    """Roles per block, and how much each block changes its input at each timestep."""
-    left, right = st.columns(2, gap="medium")
+    """Roles and mean ratio per block, and how much each block changes its input at each timestep."""
+    left, middle, right = st.columns(3, gap="medium")
     with left, guard("roles per block"):
         st.header("Roles per block", anchor=False)
         letters = classify(cells.by_head(), selection.tau_s, selection.tau_t)
@@ -76,18 +102,33 @@ def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
             roles_per_block(letters, height=280), config=PLOT, key="roles_per_block",
             alt="Number of spatial, mixed and temporal heads in every block.",
         )  # fmt: skip
+    with middle, guard("mean ratio per block"):
+        st.header("Mean ratio per block", anchor=False)
+        st.plotly_chart(
+            mean_ratio_per_block(
+                data.ratio_of_blocks(run, selection),
+                tau_s=selection.tau_s,
+                tau_t=selection.tau_t,
+                uniform=run.uniform,
+                height=280,
+            ),
+            config=PLOT,
+            key="mean_ratio_per_block",
+            alt="Mean intra-slice ratio of every block's heads, with its 95 % interval over samples.",
+        )
     with right, guard("block × timestep map"):
         st.header("How much each block changes its input", anchor=False)
-        if not {"block/residual_norm", "block/input_norm"} <= set(run.statistics):
+        values = data.blocks(run, "residual", selection)
+        if values is None:
             st.markdown("Not captured in this run.")
             return
-        relative, timesteps, samples = data.block_residuals(run, selection)
         st.plotly_chart(
-            residual_map(relative, timesteps, samples=samples, height=280),
+            residual_map(values.cells(), values.timesteps, samples=values.samples, height=280),
             config=PLOT,
             key="residual_map",
             alt="Relative size of every block's residual at every timestep.",
         )
+        st.page_link("workbench/pages/blocks.py", label="Its parts, block by block", icon=":material/view_week:")
 
 
 def show_page(shell: Shell) -> None:
@@ -99,36 +140,33 @@ def show_page(shell: Shell) -> None:
         return
     with guard("heads"):
         if not run.finished:
-            st.title("This run has no finished sample yet", anchor=False)
-            st.markdown(
-                "Its capture is at work or was stopped. This command, with the flags of its first start, goes on "
-                "where it stopped:"
-            )
-            st.code(command_line("capture", run.model_id, "--resume", out=short_path(run.folder)), language="bash")
+            unfinished_state(run)
             return
         cells = data.cells(run, "self/ratio", selection)
         scores = None
         with guard("importance"):
             scores = protected_scores(run, selection)
-        pinned = (selection.block, selection.head)
-        cell = (
-            default_head(cells.by_head(), scores, selection.tau_t)
-            if pinned[0] is None or pinned[1] is None
-            else (pinned[0], pinned[1])
-        )
-        show_headline(run, cells, selection)
+        marks = None
+        with guard("marks"):
+            marks = data.marks(run, selection)
+        if selection.block is None or selection.head is None:
+            cell = default_head(cells.by_head(), scores, selection.tau_t, selection.block)
+        else:
+            cell = (selection.block, selection.head)
+        show_headline(run, cells, marks, selection)
         grid, card = st.columns([5, 3], gap="medium")
         with grid:
             with guard("head grid"):
                 wanted = st.session_state.get("show_removed", False)
                 removed = removed_heads(scores, selection) if wanted and scores is not None else None
-                show_grid(run, cells, selection, cell, removed)
+                show_grid(run, cells, marks, selection, cell, removed)
+                show_suggestion(cells.by_head(), selection)
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
         with card:
             with guard("head card"), st.container(key="head_card"):
                 if cell is not None:
-                    show_head_card(run, cells, scores, selection, cell)
+                    show_head_card(run, cells, scores, marks, selection, cell)
             with guard("mask"), st.container(border=True, key="mask_panel"):
                 show_mask_panel(run, scores, selection, places)
         st.divider()

@@ -20,7 +20,8 @@ STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 3.75rem 2.5rem 3rem; max-width: 1600px; }
 [data-testid="stMainBlockContainer"] h1 { font-size: 1.2rem; font-weight: 600; line-height: 1.4; padding: 0 0 0.3rem; }
 [data-testid="stMainBlockContainer"] h2 { font-size: 1.05rem; font-weight: 600; padding: 0 0 0.4rem; }
-.st-key-head_card [data-testid="stMarkdown"] p, .st-key-mask_panel [data-testid="stMarkdown"] p { font-size: 0.9rem; }
+.st-key-head_card [data-testid="stMarkdown"] p, .st-key-mask_panel [data-testid="stMarkdown"] p,
+.st-key-block_parts [data-testid="stMarkdown"] p { font-size: 0.9rem; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
 video { max-width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 </style>"""
@@ -192,3 +193,13 @@ def empty_state(places: Places, names: list[str]) -> None:
     )
     st.code(command_line("capture", "demo", out=short_path(places.workspace / "runs" / "demo")), language="bash")
     st.markdown("To look at captures you have, name their folder: `pare app FOLDER`.")
+
+
+def unfinished_state(run: Run) -> None:
+    """What to do with a run whose capture has not finished a sample."""
+    st.title("This run has no finished sample yet", anchor=False)
+    st.markdown(
+        "Its capture is at work or was stopped. This command, with the flags of its first start, goes on "
+        "where it stopped:"
+    )
+    st.code(command_line("capture", run.model_id, "--resume", out=short_path(run.folder)), language="bash")

@@ -5,6 +5,8 @@ import re
 import shlex
 from pathlib import Path
 
+from analysis.runs import Run
+
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^=&])")
 
 
@@ -58,6 +60,12 @@ def command_line(command: str, *words: object, **flags: object) -> str:
         if value is not None:
             parts += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
     return shlex.join(parts)
+
+
+def capture_command(run: Run) -> str:
+    """The command that captures what a run was made from again, with all statistics that are cheap."""
+    folder = short_path(run.folder.with_name(run.folder.name + "-again"))
+    return command_line("capture", run.model_id, mode=run.manifest.mode, out=folder)
 
 
 def short_path(path: Path) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -13,12 +13,13 @@ from analysis.roles import check_thresholds
 from pare.errors import InputError
 from workbench.components.head_grid.cells import dense_cells, grid_shape
 from workbench.components.head_grid.value import HeadGridValue, parse_value
+from workbench.components.source import source
 
 if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
 # One browser module, in this order: pure functions, drawing, then the element itself.
-SCRIPTS = ("model.js", "draw.js", "head_grid.js")
+SCRIPTS = ("canvas.js", "head_grid/model.js", "head_grid/draw.js", "head_grid/head_grid.js")
 
 
 def head_grid(
@@ -33,6 +34,7 @@ def head_grid(
     heads: int | None = None,
     delta: float = 0.02,
     shade: bool = False,
+    only_block: int | None = None,
     key: str = "head_grid",
     on_change: Callable[[HeadGridValue], None] | None = None,
 ) -> HeadGridValue:
@@ -52,6 +54,7 @@ def head_grid(
         blocks, heads: size of the grid; by default what `frame` names.
         delta: heads whose role would flip if a threshold moved by at most this much are counted.
         shade: stronger colour the further a ratio lies inside its role.
+        only_block: show the heads of this block alone, as one row without the histogram; `frame` holds only them.
         key: Streamlit key, unique on the page.
         on_change: called with the new value before the page runs again.
 
@@ -68,14 +71,22 @@ def head_grid(
     check_thresholds(tau_s, tau_t)
     if num_frames < 1:
         raise InputError("num_frames", got=num_frames, expected="at least 1", fix="pass the run's latent frames")
-    shape = grid_shape(frame, blocks, heads)
-    current = parse_value({"cell": pinned}, *shape, HeadGridValue(tau_s, tau_t))
+    # The browser counts rows from the first one shown.
+    first = only_block or 0
+    frame = frame.assign(block=frame["block"] - first) if first else frame
+    shape = grid_shape(frame, 1 if only_block is not None else blocks, heads)
+    cell = None if pinned is None else (pinned[0] - first, pinned[1])
+    current = parse_value({"cell": cell}, *shape, HeadGridValue(tau_s, tau_t))
+
+    def value_of(raw: object) -> HeadGridValue:
+        value = parse_value(raw, *shape, current)
+        return value if value.block is None else replace(value, block=value.block + first)
 
     def changed() -> None:
         import streamlit as st
 
         if on_change is not None:
-            on_change(parse_value(st.session_state.get(key), *shape, current))
+            on_change(value_of(st.session_state.get(key)))
 
     result = _renderer()(
         key=key,
@@ -89,17 +100,13 @@ def head_grid(
             "uniform": 1 / num_frames if uniform is None else uniform,
             "delta": delta,
             "shade": shade,
+            "firstBlock": first,
+            "rowOnly": only_block is not None,
         },
         on_thresholds_change=changed,
         on_cell_change=changed,
     )
-    return parse_value(result, *shape, current)
-
-
-def source(*names: str) -> str:
-    """The text of these files of the component, one after the other."""
-    folder = files("workbench.components.head_grid")
-    return "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names)
+    return value_of(result)
 
 
 @cache
@@ -108,5 +115,8 @@ def _renderer() -> ComponentRenderer:
     import streamlit as st
 
     return st.components.v2.component(
-        "pare-workbench.head_grid", html=source("head_grid.html"), css=source("head_grid.css"), js=source(*SCRIPTS)
+        "pare-workbench.head_grid",
+        html=source("head_grid/head_grid.html"),
+        css=source("head_grid/head_grid.css"),
+        js=source(*SCRIPTS),
     )

@@ -3,39 +3,6 @@
 const BINS = 50;
 export const PLOT = { left: 42, right: 22, top: 50, bottom: 60, height: 260 };
 
-/** Colours and fonts of the page's theme, from the --st-* properties. */
-export function readTheme(element) {
-  const style = getComputedStyle(element);
-  const property = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
-  const background = property("--st-background-color", "#ffffff");
-  const text = property("--st-text-color", "#31333f");
-  return {
-    background,
-    text,
-    muted: mix(text, background, 0.72),
-    line: mix(text, background, 0.16),
-    hatch: mix(text, background, 0.34),
-    primary: property("--st-primary-color", "#0072B2"),
-    font: property("--st-font", "sans-serif"),
-  };
-}
-
-/** Give a canvas its size in CSS pixels at the screen's pixel ratio; returns a cleared context in CSS pixels. */
-export function prepare(canvas, width, height) {
-  const scale = window.devicePixelRatio || 1;
-  const [deviceWidth, deviceHeight] = [Math.round(width * scale), Math.round(height * scale)];
-  if (canvas.width !== deviceWidth || canvas.height !== deviceHeight) {
-    canvas.width = deviceWidth;
-    canvas.height = deviceHeight;
-    canvas.style.width = `${width}px`;
-    canvas.style.height = `${height}px`;
-  }
-  const context = canvas.getContext("2d");
-  context.setTransform(scale, 0, 0, scale, 0, 0);
-  context.clearRect(0, 0, width, height);
-  return context;
-}
-
 export function drawGrid(context, layout, state, theme) {
   drawGridLabels(context, layout, state, theme);
   const { ratio, flags, removed, roles } = state;
@@ -117,33 +84,11 @@ function drawGridLabels(context, layout, state, theme) {
   for (let block = 0; block < blocks; block += 1) {
     const strong = marked !== null && marked[0] === block;
     const crowded = marked !== null && !strong && Math.abs(marked[0] - block) * cellHeight < 13;
-    if (strong || (block % everyBlock === 0 && !crowded)) label(block, left - 8, top + (block + 0.5) * cellHeight - gap / 2, strong);
+    if (strong || (block % everyBlock === 0 && !crowded)) label(state.firstBlock + block, left - 8, top + (block + 0.5) * cellHeight - gap / 2, strong);
   }
   label("block", left - 8, top - 10, false);
   context.textAlign = "left";
   label("head", left, 10, false);
-}
-
-function roundedPath(context, { x, y, width, height }, radius) {
-  context.beginPath();
-  context.roundRect(x, y, width, height, radius);
-}
-
-function hatch(context, { x, y, width, height }, theme) {
-  context.save();
-  context.beginPath();
-  context.rect(x, y, width, height);
-  context.clip();
-  context.strokeStyle = theme.hatch;
-  context.lineWidth = 1;
-  context.beginPath();
-  for (let start = x - height; start < x + width; start += 5) {
-    context.moveTo(start, y + height);
-    context.lineTo(start + height, y);
-  }
-  context.stroke();
-  context.strokeRect(x + 0.5, y + 0.5, width - 1, height - 1);
-  context.restore();
 }
 
 function cross(context, { x, y, width, height }, theme) {
@@ -165,15 +110,6 @@ function outline(context, { x, y, width, height }, flags, colour) {
   const inset = width > 20 ? 3 : 1.5;
   context.strokeRect(x + inset, y + inset, width - 2 * inset, height - 2 * inset);
   context.setLineDash([]);
-}
-
-function ring(context, { x, y, width, height }, colour, background, lineWidth) {
-  for (const [stroke, size] of [[background, lineWidth + 2.5], [colour, lineWidth]]) {
-    context.strokeStyle = stroke;
-    context.lineWidth = size;
-    roundedPath(context, { x: x - 0.5, y: y - 0.5, width: width + 1, height: height + 1 }, width > 20 ? 4 : 2);
-    context.stroke();
-  }
 }
 
 /** Pixel of a ratio on the histogram's axis. */

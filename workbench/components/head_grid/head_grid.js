@@ -73,7 +73,7 @@ class HeadGrid {
     const column = (name) => data.cells.getChild(name).toArray();
     Object.assign(state, {
       blocks: data.blocks, heads: data.heads, ratio: column("ratio"), flags: column("flags"), removed: column("removed"),
-      numFrames: data.numFrames, uniform: data.uniform, delta: data.delta, shade: data.shade,
+      numFrames: data.numFrames, uniform: data.uniform, delta: data.delta, shade: data.shade, firstBlock: data.firstBlock,
     });
     if (this.isNews("thresholds", data.thresholds)) {
       if (this.drag) this.drag.before = data.thresholds;
@@ -89,6 +89,7 @@ class HeadGrid {
     if (state.hover && state.hover.some((index, i) => index > last[i])) state.hover = null;
     this.cells.setAttribute("aria-rowcount", state.blocks);
     this.cells.setAttribute("aria-colcount", state.heads);
+    this.root.classList.toggle("row", data.rowOnly);
     this.theme = readTheme(this.root);
     this.showMarks();
     this.reclassify();
@@ -125,10 +126,12 @@ class HeadGrid {
     const { state, theme, root } = this;
     const width = root.clientWidth;
     if (!width || !state.roles) return;
-    this.layout = gridLayout(width >= SIDE_BY_SIDE ? width - BESIDE : width, state.blocks, state.heads);
+    const beside = width >= SIDE_BY_SIDE && !this.root.classList.contains("row");
+    this.layout = gridLayout(beside ? width - BESIDE : width, state.blocks, state.heads);
     drawGrid(prepare(this.cellsCanvas, this.layout.width, this.layout.height), this.layout, state, theme);
     this.marks.style.maxWidth = `${Math.max(this.layout.width, 280)}px`;
     this.showTexts();
+    if (this.root.classList.contains("row")) return;
     this.plotWidth = this.ratios.clientWidth;
     drawHistogram(prepare(this.ratiosCanvas, this.plotWidth, PLOT.height), this.plotWidth, state, theme);
     this.handles.forEach((handle, which) => this.placeHandle(handle, which));
@@ -153,7 +156,7 @@ class HeadGrid {
   describe([block, head]) {
     const { state } = this;
     const i = block * state.heads + head;
-    return describeCell(block, head, state.ratio[i], state.roles[i], state.flags[i], state.removed[i]);
+    return describeCell(state.firstBlock + block, head, state.ratio[i], state.roles[i], state.flags[i], state.removed[i]);
   }
 
   showTexts() {

@@ -9,10 +9,6 @@ export const SPATIAL = 0, MIXED = 1, TEMPORAL = 2, NOT_CAPTURED = 3;
 export const FLAG_UNIFORM = 1, FLAG_FIRST_FRAME_SINK = 2;
 export const STEP = 0.01, FINE_STEP = 0.001, PAGE_STEP = 0.05, MIN_GAP = 0.01;
 
-export function clamp(value, low, high) {
-  return Math.min(high, Math.max(low, value));
-}
-
 /** Spatial where r > τs, temporal where r < τt, mixed between; NaN is not captured. In double precision, as in Python. */
 export function roleOf(ratio, tauS, tauT) {
   if (Number.isNaN(ratio)) return NOT_CAPTURED;
@@ -86,18 +82,6 @@ export function thresholdsAfterKey(thresholds, which, key, fine = false) {
   return moveThreshold(thresholds, which, thresholds[which] + steps[key], FINE_STEP);
 }
 
-/** The cell [block, head] after a key, or null when the key does not move. */
-export function cellAfterKey([block, head], key, blocks, heads, control = false) {
-  const moves = {
-    ArrowUp: [block - 1, head], ArrowDown: [block + 1, head], ArrowLeft: [block, head - 1], ArrowRight: [block, head + 1],
-    PageUp: [block - 5, head], PageDown: [block + 5, head],
-    Home: [control ? 0 : block, 0], End: [control ? blocks - 1 : block, heads - 1],
-  };
-  if (!(key in moves)) return null;
-  const [toBlock, toHead] = moves[key];
-  return [clamp(toBlock, 0, blocks - 1), clamp(toHead, 0, heads - 1)];
-}
-
 /** "block 3, head 7 · ratio 0.41 · mixed" */
 export function describeCell(block, head, ratio, role, flags = 0, removed = 0) {
   const parts = [`block ${block}, head ${head}`];
@@ -134,46 +118,6 @@ export function cellAt(layout, x, y) {
   const head = Math.floor((x - layout.left) / layout.cellWidth);
   const block = Math.floor((y - layout.top) / layout.cellHeight);
   return block >= 0 && block < layout.blocks && head >= 0 && head < layout.heads ? [block, head] : null;
-}
-
-/** Label every index, or every 2nd, 5th, 10th …: the first spacing that leaves `needed` pixels per label. */
-export function labelEvery(cellSize, needed) {
-  return [1, 2, 5, 10, 20, 50, 100].find((every) => every * cellSize >= needed) ?? 200;
-}
-
-export function parseColour(text) {
-  const hex = /^#([0-9a-f]{3,8})$/i.exec(text.trim());
-  if (hex) {
-    const digits = hex[1].length < 6 ? [...hex[1]].map((digit) => digit + digit).join("") : hex[1];
-    return [0, 2, 4].map((start) => parseInt(digits.slice(start, start + 2), 16));
-  }
-  const numbers = text.match(/[\d.]+/g);
-  return numbers && numbers.length >= 3 ? numbers.slice(0, 3).map(Number) : [128, 128, 128];
-}
-
-/** A part `share` of the first colour over the second, as rgb(). */
-export function mix(over, under, share) {
-  const a = parseColour(over), b = parseColour(under);
-  return `rgb(${a.map((value, i) => Math.round(value * share + b[i] * (1 - share))).join(", ")})`;
-}
-
-/** Relative luminance (WCAG 2). */
-export function luminance(colour) {
-  const [r, g, b] = parseColour(colour).map((value) => {
-    const part = value / 255;
-    return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-  });
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-}
-
-export function contrast(one, other) {
-  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
-  return (high + 0.05) / (low + 0.05);
-}
-
-/** Black or white, whichever reads better on that colour. */
-export function letterColour(background) {
-  return contrast("#000000", background) > contrast("#ffffff", background) ? "#000000" : "#ffffff";
 }
 
 /** How far inside its role a ratio lies: 0 at the threshold (mixed: at either), 1 at the far end (mixed: in the middle). */

@@ -1,0 +1,151 @@
+// The element: events in, one message out per chosen block. State is kept per mounted element, since Streamlit calls the
+// default export again on every run and on every change of theme.
+
+const mounted = new WeakMap();
+
+export default function blockMap({ data, parentElement, setTriggerValue }) {
+  let map = mounted.get(parentElement);
+  if (!map || !map.root.isConnected) {
+    map?.disconnect();
+    map = new BlockMap(parentElement.querySelector(".block-map"));
+    mounted.set(parentElement, map);
+  }
+  map.trigger = setTriggerValue;
+  map.observer.observe(map.root);
+  map.receive(data);
+  // Streamlit may run the clean-up of an overtaken call while the element lives on.
+  const call = (map.lastCall = {});
+  return () => {
+    if (map.lastCall === call) map.disconnect();
+  };
+}
+
+class BlockMap {
+  constructor(root) {
+    this.root = root;
+    const find = (selector) => root.querySelector(selector);
+    this.cells = find(".cells");
+    this.canvas = find("canvas");
+    this.cell = find("#cell");
+    this.readout = find(".readout");
+    this.live = find(".live");
+    this.state = { hover: null, chosen: null, focus: [0, 0], focused: false };
+    this.observer = new ResizeObserver(() => this.schedule());
+    this.listen();
+  }
+
+  disconnect() {
+    this.observer.disconnect();
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+  }
+
+  receive(data) {
+    const { state } = this;
+    const column = (table, name) => Array.from(table.getChild(name).toArray());
+    const marginal = (table) => Object.fromEntries(["mean", "low", "high", "n"].map((name) => [name, column(table, name)]));
+    Object.assign(state, {
+      blocks: data.blocks, steps: data.timesteps.length, timesteps: data.timesteps, limits: data.limits,
+      marginalLimits: data.marginalLimits, palette: data.palette, samples: data.samples,
+      values: column(data.cells, "value"), byBlock: marginal(data.byBlock), byStep: marginal(data.byStep),
+    });
+    if (this.received !== data.chosen) {
+      this.received = data.chosen;
+      state.chosen = data.chosen;
+      if (data.chosen !== null) state.focus = [data.chosen, state.focus[1]];
+    }
+    state.focus = [Math.min(state.focus[0], state.blocks - 1), Math.min(state.focus[1], state.steps - 1)];
+    state.hover = null;
+    this.cells.setAttribute("aria-label", `${data.title} by block and timestep`);
+    this.cells.setAttribute("aria-rowcount", state.blocks);
+    this.cells.setAttribute("aria-colcount", state.steps);
+    const set = (selector, words) => (this.root.querySelector(selector).textContent = words);
+    set(".low", formatNumber(state.limits[0]));
+    set(".high", formatNumber(state.limits[1]));
+    set(".symbol", data.symbol);
+    this.root.querySelector(".scale i").style.background = `linear-gradient(to right, ${state.palette.join(", ")})`;
+    this.theme = readTheme(this.root);
+    this.schedule();
+  }
+
+  schedule() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
+  }
+
+  draw() {
+    this.frame = 0;
+    const { state, root } = this;
+    if (!root.clientWidth || !state.values) return;
+    this.layout = mapLayout(root.clientWidth, state.blocks, state.steps);
+    drawMap(prepare(this.canvas, this.layout.width, this.layout.height), this.layout, state, this.theme);
+    const shown = state.hover ?? (state.focused ? state.focus : state.chosen === null ? null : [state.chosen, null]);
+    this.readout.textContent = shown ? this.describe(shown) : "Point at a cell to read it, click to choose its block.";
+    this.cells.querySelector("[role=row]").setAttribute("aria-rowindex", state.focus[0] + 1);
+    this.cell.setAttribute("aria-colindex", state.focus[1] + 1);
+    this.cell.setAttribute("aria-selected", state.focus[0] === state.chosen);
+    this.cell.textContent = this.describe(state.focus);
+  }
+
+  describe([block, step]) {
+    const { state } = this;
+    if (step === null) {
+      const { mean, low, high, n } = state.byBlock;
+      if (Number.isNaN(mean[block])) return `block ${block} · not captured`;
+      const interval = Number.isNaN(low[block]) ? "" : ` [${formatNumber(low[block])}, ${formatNumber(high[block])}]`;
+      return `block ${block} · ${formatNumber(mean[block])}${interval} over the timesteps · n ${n[block]}`;
+    }
+    const value = state.values[step * state.blocks + block];
+    const words = Number.isNaN(value) ? "not captured" : `${formatNumber(value)} · n ${state.samples}`;
+    return `block ${block} · t ${state.timesteps[step].toFixed(0)} · ${words}`;
+  }
+
+  choose(block) {
+    const { state } = this;
+    const same = block === state.chosen;
+    state.chosen = block;
+    this.schedule();
+    if (same) return;
+    this.live.textContent = `chosen ${this.describe([block, null])}`;
+    this.received = block;
+    this.trigger("block", block);
+  }
+
+  listen() {
+    const { cells, state } = this;
+    const under = (event) => {
+      const box = this.canvas.getBoundingClientRect();
+      return this.layout ? placeAt(this.layout, event.clientX - box.left, event.clientY - box.top) : null;
+    };
+    const hover = (place) => {
+      if (String(place) === String(state.hover)) return;
+      state.hover = place;
+      this.schedule();
+    };
+    cells.onpointermove = (event) => hover(under(event));
+    cells.onpointerleave = () => hover(null);
+    cells.onclick = (event) => {
+      const place = under(event);
+      if (!place) return;
+      state.focus = [place[0], place[1] ?? state.focus[1]];
+      this.choose(place[0]);
+    };
+    cells.onfocus = cells.onblur = () => {
+      state.focused = cells.matches(":focus-visible");
+      this.schedule();
+    };
+    cells.onkeydown = (event) => {
+      if (event.altKey || event.metaKey) return;
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        this.choose(state.focus[0]);
+        return;
+      }
+      const place = cellAfterKey(state.focus, event.key, state.blocks, state.steps, event.ctrlKey);
+      if (!place) return;
+      event.preventDefault();
+      Object.assign(state, { focus: place, hover: null, focused: true });
+      this.live.textContent = this.describe(place);
+      this.schedule();
+    };
+  }
+}
