@@ -66,9 +66,9 @@ def never(*args, **kwargs):
 
 def test_what_cannot_or_should_not_be_loaded_is_not(tiny_folder):
     fits = doctor("wan2.1-t2v-1.3b", height=64, width=64, frames=5, device="cpu", load=never)
-    assert [each.name for each in fits["checks"]] == ["memory"] and "no weights" in render(fits)
+    assert [each["name"] for each in fits["checks"]] == ["memory"] and "no weights" in render(fits)
     planned = doctor(str(tiny_folder), device="cpu", dry_run=True, load=never)
-    assert [each.name for each in planned["checks"]] == ["memory"] and not failed(planned)
+    assert [each["name"] for each in planned["checks"]] == ["memory"] and not failed(planned)
     huge = doctor("wan2.1-t2v-14b", height=1600, width=1600, frames=4001, device="cpu", load=never)
     assert failed(huge) and "memory      FAILED" in render(huge)
     with pytest.raises(InputError, match="MODEL"):

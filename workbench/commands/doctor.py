@@ -1,5 +1,6 @@
 """`pare doctor`: what this machine has, whether it is enough for a model, and whether a capture leaves it as it is."""
 
+import dataclasses
 import math
 import os
 import platform
@@ -92,7 +93,7 @@ def doctor(
         "need": need,
         "memory_free": here["memory_free"],
         "fits": fits,
-        "checks": done,
+        "checks": [dataclasses.asdict(each) for each in done],
         "left_out": left_out,
         "failed": [each.name for each in done if not each.ok],
     }
@@ -104,11 +105,11 @@ def check_model(pipe: Any, geometry: Geometry, clip: Clip, progress: Progress = 
 
     transformer, device = pipe.transformer, pipe._execution_device
     frames = latent_frames(geometry, clip.frames)
-    size = (frames, clip.height // geometry.vae_spatial, clip.width // geometry.vae_spatial)
+    height, width = clip.height // geometry.vae_spatial, clip.width // geometry.vae_spatial
     short = min(frames, SHORT_FRAMES * geometry.patch[0])
-    cells = (min(full, SHORT_PATCHES * patch) for full, patch in zip(size[1:], geometry.patch[1:], strict=True))
-    whole = checks.random_inputs(transformer, geometry, size, device)
-    cropped = checks.random_inputs(transformer, geometry, (short, *cells), device)
+    whole = checks.random_inputs(transformer, geometry, (frames, height, width), device)
+    _, rows, columns = (SHORT_PATCHES * size for size in geometry.patch)
+    cropped = checks.random_inputs(transformer, geometry, (short, min(height, rows), min(width, columns)), device)
     steps: dict[str, Callable[[], checks.Check]] = {
         "identity": lambda: checks.check_bits(transformer, whole),
         "hooks": lambda: checks.check_hooks(transformer, cropped),
@@ -185,7 +186,7 @@ def render(result: dict[str, Any]) -> str:
         clip = result["need"]["clip"]
         lines.append(f"model       {result['model']} at {clip['height']} x {clip['width']} x {clip['frames']}")
         for check in result["checks"]:
-            lines.append(f"{check.name:<11} {'ok' if check.ok else 'FAILED':<7} {check.text}")
+            lines.append(f"{check['name']:<11} {'ok' if check['ok'] else 'FAILED':<7} {check['text']}")
         if result["left_out"]:
             lines.append(f"not checked identity, hooks, ratio, backend, overhead: {result['left_out']}")
     return "\n".join(lines)
