@@ -77,7 +77,7 @@ class CaptureSpec:
             elif colon:
                 raise InputError("--statistics", got=word, expected="moments of all samples", fix=name)
         known = (*GROUPS, "moments", *STATISTICS)
-        for name in names or [words]:
+        for name in names or ["nothing"]:
             if name not in known:
                 raise InputError("--statistics", got=name, expected=f"{', '.join(known)}", fix="--statistics all")
         chosen = tuple(dict.fromkeys(name for name in names if name != "moments"))

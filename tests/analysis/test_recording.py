@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.capture import capture
+from analysis.capture import CaptureSpec, capture
 from analysis.generation import encode, first_inputs, generate
 from analysis.recording import bin_centres, plan, record
 from analysis.runs import Run
@@ -100,11 +100,45 @@ def test_calibration_measures_the_models_own_latents_noised_to_each_timestep(cal
     assert abs(torch.corrcoef(torch.stack([first.flatten(), noise.flatten()]))[0, 1]) < 0.2
 
 
+def test_maps_rows_and_moments_of_a_run_are_those_of_its_forwards(tiny_folder, pipe, tmp_path):
+    """The same numbers from the parts, for a run that keeps maps of some steps and rows of some samples."""
+    spec = CaptureSpec.parse("all,rows:2,maps:1", map_steps=3)
+    manifest = make(tiny_folder, pipe, samples=3, spec=spec)
+    run = record(pipe, manifest, tmp_path / "run")
+    samples = []
+    for index in range(3):
+        generator = torch.Generator().manual_seed(index)
+        with torch.no_grad(), first_inputs(pipe.transformer) as inputs:
+            prompt = manifest.samples[index].prompt
+            clean = generate(pipe, prompt, manifest.settings, generator, "latent", lambda message: None)
+            with capture(pipe) as recorder:
+                for t in run.timesteps:
+                    noise = torch.randn(clean.shape, generator=generator)
+                    noised = (1 - t / 1000) * clean + t / 1000 * noise
+                    pipe.transformer(noised, torch.tensor([t]), inputs["encoder_hidden_states"])
+        samples.append(recorder.take())
+    for name in run.manifest.moments:
+        expected = [np.mean([each.moments[name].astype(np.float64) for each in passes], 0) for passes in samples]
+        found = run.moment(name)
+        assert found["n"].tolist() == [3] * BLOCKS
+        np.testing.assert_allclose(found["mean"], np.mean(expected, 0), rtol=1e-5, atol=1e-6, err_msg=name)
+    assert run.measured("self/entropy_error") == (0, 1) and run.measured("self/frame_map") == (0,)
+    maps = run.array("self/frame_map", [0])[0, :, 0]
+    expected = [samples[0][step].arrays["self/frame_map"] for step in (0, 4, 9)]
+    np.testing.assert_allclose(maps, np.stack(expected).astype(np.float32), atol=1e-3)
+    np.testing.assert_allclose(maps.sum(-1), 1, atol=3e-3)
+    entropy = np.stack([each.arrays["self/entropy"] for each in samples[1]])
+    np.testing.assert_allclose(run.array("self/entropy", [1])[0, :, 0], entropy, rtol=1e-4)
+    assert not (run.folder / "moments").exists()
+
+
 def test_a_trajectory_run_keeps_branches_apart_and_the_videos(trajectory, pipe):
     assert trajectory.branches == ("cond", "uncond")
     assert trajectory.array("self/ratio").shape == (2, 3, 2, BLOCKS, HEADS)
     assert (np.diff(trajectory.timesteps) < 0).all()
     np.testing.assert_allclose(trajectory.sigmas, trajectory.timesteps / 1000, atol=1e-3)
+    assert trajectory.array("self/frame_map").shape == (2, 3, 1, BLOCKS, HEADS, 5, 5)
+    assert np.isfinite(trajectory.array("self/frame_map")).all() and np.isfinite(trajectory.array("self/entropy")).all()
     cross = trajectory.array("cross/value_norm")
     assert (cross[:, :, 0] != cross[:, :, 1]).all()
     assert sorted(trajectory.videos) == [0, 1]

@@ -21,6 +21,9 @@ SHOWN = (
     "a yellow 2 moving down, fast",
 )
 
+# Everything of every sample would be 9 MB; what is large and steady is kept of some, which run.json names.
+STATISTICS = "all,rows:10,cross/projected_energy:10,maps:2"
+
 
 def bundle(
     runs: Path, *, model: str = "demo", samples: int = 200, progress: Callable[[str], Progress] = lambda name: silent
@@ -35,6 +38,7 @@ def bundle(
         mode="calibration",
         prompts=DEMO.parent / "prompts" / "held-out.txt",
         samples=samples,
+        statistics=STATISTICS,
         resume=(runs / "demo").exists(),
         progress=progress("demo"),
     )
