@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import WanPipeline
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
+from safetensors.torch import load_file
 
 from workbench.demo.build import build
 from workbench.demo.flow import build_transformer, shifted_sigma
@@ -69,6 +70,13 @@ def test_the_folder_is_a_plain_wan_pipeline(built):
     assert not torch.isnan(torch.as_tensor(video)).any()
     assert (built / "model" / "defaults.json").exists()
     assert all(isinstance(p, WanAttnProcessor) for p in pipeline.transformer.attn_processors.values())
+
+
+def test_weights_are_small_but_where_diffusers_keeps_them_whole(built):
+    stored = load_file(built / "model" / "transformer" / "diffusion_pytorch_model.safetensors")
+    whole = {name for name, tensor in stored.items() if tensor.dtype == torch.float32}
+    assert whole == {name for name in stored if {"time_embedder", "scale_shift_table", "norm2"} & set(name.split("."))}
+    assert len(whole) < len(stored) / 2
 
 
 def test_a_killed_build_ends_with_the_same_weights(built, tmp_path):

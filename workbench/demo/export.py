@@ -1,5 +1,6 @@
 """The demo model as a plain diffusers `WanPipeline` folder with `defaults.json` beside `model_index.json`."""
 
+import copy
 import json
 import os
 import shutil
@@ -31,6 +32,16 @@ def defaults(settings: DemoSettings) -> dict[str, float | int]:
     }
 
 
+def in_half_precision(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy with float16 weights, but for the modules that diffusers keeps in float32 whatever is asked."""
+    half = copy.deepcopy(module)
+    kept = getattr(module, "_keep_in_fp32_modules", None) or []
+    for name, parameter in half.named_parameters():
+        if not any(part in name.split(".") for part in kept):
+            parameter.data = parameter.data.half()
+    return half
+
+
 def export_pipeline(
     settings: DemoSettings,
     tokenizer: PreTrainedTokenizerBase,
@@ -39,7 +50,7 @@ def export_pipeline(
     transformer: WanTransformer3DModel,
     folder: Path,
 ) -> None:
-    """Writes the pipeline folder (transformer and VAE in float16) and puts it in place of `folder` when it is whole."""
+    """Writes the pipeline folder and puts it in place of `folder` when it is whole; transformer and VAE in half precision."""
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=settings.inference.shift
     )
@@ -50,9 +61,7 @@ def export_pipeline(
     )
     pipeline.save_pretrained(fresh)
     for part, module in (("vae", vae), ("transformer", transformer)):
-        module_half = type(module).from_config(module.config)
-        module_half.load_state_dict(module.state_dict())
-        module_half.to(torch.float16).save_pretrained(fresh / part)
+        in_half_precision(module).save_pretrained(fresh / part)
     write_bytes(fresh / "defaults.json", (json.dumps(defaults(settings), indent=1) + "\n").encode())
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
