@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
 
 from analysis.manifest import BLOCK_AXES, HEAD_AXES, Manifest, Statistic
 from analysis.run_files import read_arrays, run_identity, sample_path
+from analysis.selection import Where, choose, choose_measured, measured_at, within
 from analysis.summary import Moments
 from pare.errors import InputError
 from pare.geometry import Geometry
@@ -121,19 +122,36 @@ class Run:
         """Axis names of `array(name)`, the first being `sample`."""
         return ("sample", *self._statistic(name).axes)
 
-    def array(self, name: str, samples: Sequence[int] | None = None) -> np.ndarray:
+    def array(self, name: str, samples: Sequence[int] | None = None, **where: Unpack[Where]) -> np.ndarray:
         """Values float32 [sample, *axes] of one statistic; NaN where a chosen sample is not on disk (yet).
 
-        `samples` are indices, all planned ones unless given.
+        `samples` are indices, all planned ones unless given. `branch`, `steps` (indices), `t_min` and `t_max` choose
+        a part; every axis stays, also for one branch, and `coordinates` names what is along it.
         """
         statistic = self._statistic(name)
         chosen = range(len(self.manifest.samples)) if samples is None else self._chosen(samples)
-        values = np.full((len(chosen), *statistic.shape), np.nan, np.float32)
+        own_steps, own_branches = measured_at(self.manifest, statistic)
+        steps, branches = choose_measured(self.manifest, name, where)
+        part = np.ix_([own_steps.index(step) for step in steps], [own_branches.index(each) for each in branches])
+        values = np.full((len(chosen), len(steps), len(branches), *statistic.shape[2:]), np.nan, np.float32)
         for row, index in enumerate(chosen):
             path = sample_path(self.folder, index)
             if (statistic.samples is None or index in statistic.samples) and path.is_file():
-                values[row] = read_arrays(path, [name], self.identity).get(name, np.nan)
+                stored = read_arrays(path, [name], self.identity).get(name)
+                if stored is not None:
+                    values[row] = stored[part]
         return values
+
+    def coordinates(
+        self, name: str, samples: Sequence[int] | None = None, **where: Unpack[Where]
+    ) -> dict[str, np.ndarray]:
+        """What is along every axis of `array` with the same arguments, and `timestep` beside `step`."""
+        statistic = self._statistic(name)
+        steps, branches = choose_measured(self.manifest, name, where)
+        chosen = range(len(self.manifest.samples)) if samples is None else self._chosen(samples)
+        along = {"sample": np.array(chosen, int), "step": np.array(steps, int), "branch": np.array(branches)}
+        along |= {axis: np.arange(length) for axis, length in zip(statistic.axes[2:], statistic.shape[2:], strict=True)}
+        return along | {"timestep": self.timesteps[along["step"]]}
 
     def summary(self, name: str) -> dict[str, np.ndarray]:
         """`n`, `mean` and `std` (spread, n − 1 in the denominator, NaN below two samples) over the samples, [*axes].
@@ -175,24 +193,23 @@ class Run:
             raise InputError(str(path), got=f"no {name}", expected="the output norms of the heads", fix="capture again")
         return stored[name]
 
-    def heads(
-        self, samples: Sequence[int] | None = None, branch: str | None = None, steps: Sequence[int] | None = None
-    ) -> pd.DataFrame:
-        """One row per sample, step, branch, block and head; `self/ratio` is column `ratio`, `cross/x` is `cross_x`."""
-        return self._tidy(HEAD_AXES, samples, branch, steps)
+    def heads(self, samples: Sequence[int] | None = None, **where: Unpack[Where]) -> pd.DataFrame:
+        """One row per sample, step, branch, block and head; `self/ratio` is column `ratio`, `cross/x` is `cross_x`.
 
-    def blocks(
-        self, samples: Sequence[int] | None = None, branch: str | None = None, steps: Sequence[int] | None = None
-    ) -> pd.DataFrame:
-        """One row per sample, step, branch and block; `block/residual_norm` is column `residual_norm`."""
-        return self._tidy(BLOCK_AXES, samples, branch, steps)
+        `samples`, `branch`, `steps`, `t_min` and `t_max` choose rows, as for `array`; samples on disk only.
+        """
+        return self._tidy(HEAD_AXES, samples, where)
+
+    def blocks(self, samples: Sequence[int] | None = None, **where: Unpack[Where]) -> pd.DataFrame:
+        """One row per sample, step, branch and block; `block/residual_norm` is column `residual_norm`.
+
+        `samples`, `branch`, `steps`, `t_min` and `t_max` choose rows, as for `array`; samples on disk only.
+        """
+        return self._tidy(BLOCK_AXES, samples, where)
 
     def branch_index(self, branch: str) -> int:
         """Position of a branch on its axis. Raises InputError for a branch that was not measured."""
-        if branch not in self.branches:
-            raise InputError(
-                "--branch", got=branch, expected=" or ".join(self.branches), fix="choose a branch of the run"
-            )
+        choose(self.manifest, {"branch": branch})
         return self.branches.index(branch)
 
     def _statistic(self, name: str) -> Statistic:
@@ -203,19 +220,12 @@ class Run:
         return self.manifest.statistics[name]
 
     def _chosen(self, samples: Sequence[int]) -> list[int]:
-        return _within("sample", samples, len(self.manifest.samples))
+        return within("sample", samples, len(self.manifest.samples))
 
-    def _tidy(
-        self,
-        axes: tuple[str, ...],
-        samples: Sequence[int] | None,
-        branch: str | None,
-        steps: Sequence[int] | None,
-    ) -> pd.DataFrame:
+    def _tidy(self, axes: tuple[str, ...], samples: Sequence[int] | None, where: Where) -> pd.DataFrame:
         on_disk = self.finished
         chosen = list(on_disk) if samples is None else [i for i in self._chosen(samples) if i in on_disk]
-        step_list = list(range(len(self.timesteps))) if steps is None else _within("step", steps, len(self.timesteps))
-        branch_list = list(self.branches) if branch is None else [self.branches[self.branch_index(branch)]]
+        step_list, branch_list = choose(self.manifest, where)
         lengths = {"block": self.manifest.geometry["blocks"], "head": self.manifest.geometry["heads"]}
         labels = {
             "sample": np.array(chosen, int),
@@ -238,10 +248,8 @@ class Run:
         return pd.DataFrame(columns)
 
     def _aligned(self, name: str, samples: list[int], steps: list[int], branches: list[str]) -> np.ndarray:
-        statistic = self._statistic(name)
         stored = self.array(name, samples)
-        own_steps = list(statistic.steps if statistic.steps is not None else range(len(self.timesteps)))
-        own_branches = list(statistic.branches if statistic.branches is not None else self.branches)
+        own_steps, own_branches = measured_at(self.manifest, self._statistic(name))
         if own_steps == steps and own_branches == branches:
             return stored
         values = np.full((len(samples), len(steps), len(branches), *stored.shape[3:]), np.nan, np.float32)
@@ -255,10 +263,3 @@ class Run:
 def _column(name: str) -> str:
     kind, _, statistic = name.partition("/")
     return f"cross_{statistic}" if kind == "cross" else statistic
-
-
-def _within(what: str, indices: Sequence[int], count: int) -> list[int]:
-    for index in indices:
-        if not 0 <= index < count:
-            raise InputError(what, got=index, expected=f"0 to {count - 1}", fix=f"choose a {what} of the run")
-    return list(indices)

@@ -85,6 +85,29 @@ def test_filters(folder):
         run.array("self/rato")
 
 
+def test_a_range_of_timesteps_filters_frames_and_arrays_alike(folder):
+    run = Run.open(folder)
+    frame = run.heads(t_min=300, t_max=700, branch="cond", samples=[2])
+    assert sorted(set(frame["timestep"])) == [300, 500, 700] and set(frame["branch"]) == {"cond"}
+    whole = run.array("self/ratio")
+    part = run.array("self/ratio", [2], t_min=300, t_max=700, branch="cond")
+    np.testing.assert_array_equal(part, whole[[2]][:, 1:4, :1])
+    np.testing.assert_array_equal(frame["ratio"].to_numpy(), part.ravel())
+    np.testing.assert_array_equal(run.array("self/ratio", steps=[3, 0], branch="uncond"), whole[:, [3, 0], 1:])
+    blocks = run.blocks(t_max=100)
+    np.testing.assert_array_equal(blocks["cosine"].to_numpy(), run.array("block/cosine", t_max=100).ravel())
+    assert set(run.blocks(steps=[0, 1, 2], t_max=700)["step"]) == {1, 2}
+    along = run.coordinates("self/ratio", [2], t_min=300, t_max=700, branch="cond")
+    assert {name: values.tolist() for name, values in along.items()} == {
+        "sample": [2], "step": [1, 2, 3], "timestep": [700, 500, 300], "branch": ["cond"], "block": [0, 1, 2],
+        "head": [0, 1, 2, 3],
+    }  # fmt: skip
+    for bad in ({"t_min": 950}, {"t_max": 99}, {"t_min": 600, "t_max": 400}, {"steps": [0], "t_max": 500}):
+        for read in (run.heads, run.blocks, lambda **where: run.array("self/ratio", **where)):
+            with pytest.raises(InputError, match="timesteps"):
+                read(**bad)
+
+
 def test_missing_is_absent_never_zero(tmp_path):
     manifest = make_manifest(blocks=2, heads=3, steps=2, samples=3)
     writer = RunWriter(tmp_path / "run", manifest, {})
@@ -140,6 +163,12 @@ def test_a_statistic_of_some_steps_and_branches_keeps_its_place(tmp_path):
     np.testing.assert_array_equal(there["entropy"].to_numpy(), sample["self/entropy"].ravel())
     assert frame["ratio"].notna().all()
     assert run.array("self/frame_map").shape == (1, 2, 1, 1, 2, 9, 9)
+    assert run.coordinates("self/frame_map")["step"].tolist() == [1, 3]
+    # Steps 1 and 3 of 4 have the map: t = 625 and 125.
+    np.testing.assert_array_equal(run.array("self/frame_map", t_max=500), run.array("self/frame_map")[:, 1:])
+    for elsewhere in ({"steps": [0, 2]}, {"branch": "uncond"}):
+        with pytest.raises(InputError, match=r"self/frame_map.*steps \[1, 3\], branch cond"):
+            run.array("self/frame_map", **elsewhere)
     assert load_file(tmp_path / "run/samples/00000.safetensors")["self/frame_map"].dtype == np.float16
 
 
