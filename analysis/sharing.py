@@ -58,6 +58,7 @@ class Share:
         total = self._units * len(self.writer.manifest.samples)
         while self.others is not None and (missing := self.writer.pending()):
             self.others.check()
+            self.others.check_files(missing)
             done = min(self._before + self._own + self.others.units(), total - 1)
             progress(done, total, f"waiting for {len(missing)} samples of other processes")
             time.sleep(LOOK)
@@ -118,6 +119,7 @@ class Others:
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._seen: dict[int, tuple[int, float]] = {}
         self._began = time.monotonic()
+        self._all_done: float | None = None
 
     def say(self, **fields: Any) -> None:
         """What the next sign of life of this process says."""
@@ -155,6 +157,15 @@ class Others:
                 raise RuntimeError(
                     f"process {rank} of {self.process.count} {how}; finished samples are kept, go on with --resume"
                 )
+
+    def check_files(self, missing: list[int]) -> None:
+        """Raise RuntimeError where all others have been done for long and their samples are still not to be seen."""
+        if not all(self._read(rank).get("state") == "done" for rank in self._ranks()):
+            return
+        now = time.monotonic()
+        self._all_done = now if self._all_done is None else self._all_done
+        if now - self._all_done > self._patience:
+            raise RuntimeError(f"samples {missing} are not here; do all processes write to the same folder?")
 
     @contextmanager
     def present(self) -> Iterator[None]:

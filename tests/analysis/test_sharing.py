@@ -147,6 +147,14 @@ def test_what_a_killed_start_left_is_not_taken_for_a_living_leader(tmp_path):
     assert time.monotonic() - began >= 1.0
 
 
+def test_samples_that_are_said_to_be_done_and_are_not_there_end_the_wait(tmp_path):
+    def lie(done, total, message=""):
+        (tmp_path / "run" / FOLDER / "1.json").write_text(json.dumps({"beat": done, "state": "done", "units": 4}))
+
+    with pytest.raises(RuntimeError, match=r"samples \[1, 3\] are not here.*same folder"):
+        take_part(tmp_path / "run", Process(0, 2), patience=1.0, progress=lie)
+
+
 def test_processes_that_would_write_different_runs_are_refused(tmp_path):
     other = start(tmp_path, 0, seconds=1.0)
     with pytest.raises(InputError, match="another run than process 1"):
