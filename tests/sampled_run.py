@@ -23,14 +23,15 @@ def make_sampled_run(
     num_frames: int = 9,
     branches: tuple[str, ...] = ("cond", "uncond"),
     seed: int = 0,
+    ratio: np.ndarray | None = None,
 ) -> Run:
-    """Write a run whose heads have random roles, but for the two marked ones, which have r = 1/Fl."""
+    """Write a run whose heads have these ratios [block, head], random ones unless given; the marked two have 1/Fl."""
     manifest = _extended(make_manifest(blocks, heads, steps, samples, num_frames, branches))
     generator = np.random.default_rng(seed)
     weights = {f"{kind}/output_weight_norm": generator.lognormal(0, 0.2, (blocks, heads)) for kind in ("self", "cross")}
-    ratio = np.where(
-        generator.random((blocks, heads)) < 0.4, *generator.beta([[[2]], [[8]]], [[[9]], [[3]]], (2, blocks, heads))
-    )
+    if ratio is None:
+        low, high = generator.beta(2, 9, (blocks, heads)), generator.beta(8, 3, (blocks, heads))
+        ratio = np.where(generator.random((blocks, heads)) < 0.4, low, high)
     ratio[UNIFORM_HEAD] = ratio[SINK_HEAD] = 1 / num_frames
     writer = RunWriter(folder, manifest, weights)
     for index in writer.pending():

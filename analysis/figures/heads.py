@@ -48,18 +48,16 @@ def head_grid(frame: pd.DataFrame, *, tau_s: float, tau_t: float, height: int | 
             "hovertemplate": "block %{y}, head %{x} · %{customdata}<extra></extra>",
         }
     ]
-    for letter, symbol in (("F", "square-open"), ("U", "circle-open")):
-        block, head = np.nonzero(np.char.find(marks, letter) >= 0)
-        if len(block):
-            traces.append(_symbols(MARK_NAMES[letter], block, head, symbol, "#fff", 2))
-    missing = np.nonzero(letters == "")
-    if len(missing[0]):
-        traces.append(_symbols("not captured", *missing, "hash-open", GUIDE, 1))
-    if "removed" in frame and frame["removed"].any():
-        gone = frame[frame["removed"].astype(bool)]
-        traces.append(_symbols("removed", gone["block"], gone["head"], "x-thin-open", "#000", 1.5))
+    where = {
+        MARK_NAMES["F"]: ("square-open", np.char.find(marks, "F") >= 0),
+        MARK_NAMES["U"]: ("circle-open", np.char.find(marks, "U") >= 0),
+        "not captured": ("hash-open", letters == ""),
+        "removed": ("x-thin-open", _cells(frame, "removed", ratio.shape)),
+    }
+    shown = {name: symbol for name, (symbol, cells) in where.items() if cells.any()}
+    traces += [_symbols(name, symbol, where[name][1]) for name, symbol in shown.items()]
     return make_figure(
-        [*traces, *_legend()],
+        [*traces, *_legend(shown)],
         x={"name": "head", "side": "top", "dtick": 1 if heads <= 16 else 5, "range": [-0.5, heads - 0.5]},
         y={"name": "block", "range": [blocks - 0.5, -0.5], "dtick": 1 if blocks <= 16 else 5, "showgrid": False},
         height=height or 110 + max(8, min(28, 560 // blocks)) * blocks,
@@ -103,28 +101,41 @@ def _words(ratio: float, letter: str, mark: str) -> str:
     return " · ".join([f"r {ratio:.3f}", ROLE_NAMES[letter], *(MARK_NAMES[one] for one in mark)])
 
 
-def _symbols(name: str, block: np.ndarray, head: np.ndarray, symbol: str, color: str, width: float) -> dict:
+def _cells(frame: pd.DataFrame, column: str, shape: tuple[int, int]) -> np.ndarray:
+    cells = np.zeros(shape, bool)
+    if column in frame:
+        cells[frame["block"], frame["head"]] = frame[column].astype(bool)
+    return cells
+
+
+def _symbols(name: str, symbol: str, cells: np.ndarray) -> dict:
+    block, head = np.nonzero(cells)
+    # Black reads on all three role colours; cells without one stand on the page itself.
+    color = GUIDE if name == "not captured" else "#000"
     return {
         "type": "scatter",
         "name": name,
         "x": head,
         "y": block,
         "mode": "markers",
-        "marker": {"symbol": symbol, "size": 14, "color": color, "line": {"color": color, "width": width}},
+        "marker": {"symbol": symbol, "size": 15, "color": color, "line": {"color": color, "width": 1.5}},
         "hoverinfo": "skip",
+        "showlegend": False,
     }
 
 
-def _legend() -> list[dict]:
-    """Entries for the three roles, which a heat map has none of."""
+def _legend(symbols: dict[str, str]) -> list[dict]:
+    """Entries for the roles, which a heat map has none of, and for the marks, in a grey that reads on any page."""
+    roles = {f"{letter} {name}": ("square", ROLE_COLORS[letter]) for letter, name in ROLE_NAMES.items()}
+    marks = {name: (symbol, "#888") for name, symbol in symbols.items()}
     return [
         {
             "type": "scatter",
-            "name": f"{letter} {name}",
+            "name": name,
             "x": [None],
             "y": [None],
             "mode": "markers",
-            "marker": {"symbol": "square", "size": 11, "color": ROLE_COLORS[letter]},
+            "marker": {"symbol": symbol, "size": 11, "color": color, "line": {"color": color, "width": 1.5}},
         }
-        for letter, name in ROLE_NAMES.items()
+        for name, (symbol, color) in {**roles, **marks}.items()
     ]

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures.blocks import residual_map
-from analysis.figures.roles import ratio_histogram, ratio_over_timesteps, roles_per_block
+from analysis.figures.blocks import parts_over_timesteps, residual_map, residual_parts
+from analysis.figures.heads import frame_map, head_grid
+from analysis.figures.roles import mean_ratio_per_block, ratio_histogram, ratio_over_timesteps, roles_per_block
 from analysis.figures.style import ROLE_COLORS
 
 FRAME = pd.DataFrame(
@@ -63,6 +64,87 @@ def test_the_map_is_blocks_by_falling_timestep():
     assert "n 4" in heat.hovertemplate
 
 
+BLOCKS = FRAME.assign(block=[0, 1, 2])
+HEADS = pd.DataFrame(
+    {
+        "block": [0, 0, 0, 1, 1, 1],
+        "head": [0, 1, 2, 0, 1, 2],
+        "ratio": [0.9, 0.5, 0.1, np.nan, 0.11, 0.2],
+        "mark": ["", "", "F", "", "U", "UF"],
+        "removed": [True, False, False, False, False, False],
+    }
+)
+PARTS = {"Whole block": np.array([[1.0, 2.0], [3.0, 4.0]]), "Feed-forward": np.array([[0.5, np.nan], [1.0, 0.1]])}
+
+
+def test_branches_are_lines_apart_with_their_names():
+    frame = pd.concat([FRAME.assign(branch="cond"), FRAME.assign(branch="uncond", mean=0.2)])
+    figure = ratio_over_timesteps(frame, **MARKS)
+    assert list(trace(figure, "cond").y) == [0.8, 0.5, 0.1] and list(trace(figure, "uncond").y) == [0.2, 0.2, 0.2]
+    assert trace(figure, "cond").line.dash != trace(figure, "uncond").line.dash
+    assert figure.layout.showlegend and not ratio_over_timesteps(FRAME, **MARKS).layout.showlegend
+    one = ratio_over_timesteps(FRAME.assign(branch="cond"), **MARKS)
+    assert not one.layout.showlegend and trace(one, "ratio") is not None
+
+
+def test_the_mean_ratio_of_blocks_has_its_interval():
+    figure = mean_ratio_per_block(BLOCKS, **MARKS)
+    dots = trace(figure, "mean ratio")
+    assert list(dots.x) == [0, 1, 2] and list(dots.y) == [0.1, 0.8, 0.5]
+    np.testing.assert_allclose(dots.error_y.array, [0.05, 0.1, 0.1])
+    np.testing.assert_allclose(dots.error_y.arrayminus, [0.05, 0.05, 0.1])
+    assert any(mark.text == "1/9" for mark in figure.layout.annotations)
+
+
+def test_the_grid_shows_every_role_mark_and_gap():
+    figure = head_grid(HEADS, tau_s=0.7, tau_t=0.3)
+    cells = figure.data[0]
+    assert np.array_equal(cells.z, [[0, 1, 2], [np.nan, 2, 2]], equal_nan=True)
+    assert [list(row) for row in cells.text] == [["S", "M", "T"], ["", "T", "T"]]
+    assert [color for _, color in cells.colorscale] == [ROLE_COLORS[letter] for letter in "SSMMTT"]
+    places = {one.name: list(zip(one.y, one.x, strict=True)) for one in figure.data[1:5]}
+    assert places == {
+        "first-frame sink": [(0, 2), (1, 2)],
+        "uniform": [(1, 1), (1, 2)],
+        "not captured": [(1, 0)],
+        "removed": [(0, 0)],
+    }
+    assert "temporal · uniform · first-frame sink" in cells.customdata[1][2]
+    wide = pd.DataFrame({"block": 0, "head": range(40), "ratio": 0.5})
+    assert head_grid(wide, tau_s=0.7, tau_t=0.3).data[0].texttemplate is None
+
+
+def test_the_frame_map_runs_from_query_to_key():
+    values = np.array([[0.7, 0.3], [0.4, 0.6]])
+    figure = frame_map(values)
+    heat = figure.data[0]
+    assert np.array_equal(heat.z, values) and heat.zmin == 0 and heat.zmax == 0.7
+    assert figure.layout.xaxis.title.text == "key frame" and figure.layout.yaxis.title.text == "query frame"
+    assert "uniform 0.500" in heat.hovertemplate
+
+
+def test_parts_share_one_scale():
+    figure = residual_parts(PARTS, np.array([100.0, 900.0]), samples=4)
+    assert [one.name for one in figure.data] == list(PARTS)
+    assert {one.coloraxis for one in figure.data} == {"coloraxis"}
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 4)
+    assert np.array_equal(figure.data[1].z, [[1, 0.5], [0.1, np.nan]], equal_nan=True)
+    assert [note.text for note in figure.layout.annotations] == list(PARTS)
+
+
+def test_a_map_takes_its_limits():
+    heat = residual_map(PARTS["Whole block"], np.array([1.0, 2.0]), samples=4, limits=(0.5, 1.0)).data[0]
+    assert (heat.zmin, heat.zmax) == (0.5, 1.0)
+
+
+def test_parts_over_timesteps_are_told_apart_without_colour():
+    figure = parts_over_timesteps({"Whole block": FRAME, "Self-attention": FRAME.assign(low=np.nan, high=np.nan)})
+    whole, part = figure.data
+    assert list(whole.x) == [900, 500, 100] and list(whole.y) == [0.8, 0.5, 0.1]
+    np.testing.assert_allclose(whole.error_y.array, [0.1, 0.1, 0.05])
+    assert list(part.error_y.array) == [0, 0, 0] and whole.line.dash != part.line.dash
+
+
 @pytest.mark.parametrize(
     "figure",
     [
@@ -70,6 +152,11 @@ def test_the_map_is_blocks_by_falling_timestep():
         ratio_histogram(np.full((2, 2), np.nan), **MARKS),
         roles_per_block(np.array([["S"]])),
         residual_map(np.zeros((1, 1)), np.zeros(1), samples=1),
+        residual_parts({"Whole block": np.full((1, 1), np.nan)}, np.zeros(1), samples=1),
+        parts_over_timesteps({"Whole block": FRAME}),
+        mean_ratio_per_block(BLOCKS, **MARKS),
+        head_grid(HEADS, tau_s=0.7, tau_t=0.3),
+        frame_map(np.full((2, 2), np.nan)),
     ],
 )
 def test_every_figure_is_transparent_and_serialises(figure):

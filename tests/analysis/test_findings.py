@@ -1,9 +1,10 @@
 """The sentence of finding says what is there, with its n, and claims nothing that chance gives as well."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from analysis.findings import changing_heads, concentration, finding
+from analysis.findings import block_finding, changing_heads, concentration, finding
 
 
 def say(ratio, steps=1, samples=4, error=0.0, **thresholds):
@@ -79,3 +80,35 @@ def test_noise_alone_changes_no_role():
     values = rng.uniform(0, 1, (40, 40)) + rng.normal(0, 0.03, (4, 10, 40, 40))
     error = values.std(axis=0, ddof=1) / 2
     assert changing_heads(values.mean(axis=0), error, 0.7, 0.3, samples=4).mean() < 0.005
+
+
+def test_temporal_heads_that_are_marked_are_said_to_be():
+    ratio = np.full((8, 10), 0.5)
+    ratio[4:6, :8] = 0.1
+    marked = np.zeros((8, 10), bool)
+    marked[0, 0] = True  # mixed, so it is no temporal head
+    assert "sink" not in say(ratio, marked=marked)
+    marked[4, 0] = True
+    assert "; 1 temporal one is uniform or a first-frame sink." in say(ratio, marked=marked)
+    marked[5, 0] = True
+    assert "; 2 temporal ones are uniform or first-frame sinks." in say(ratio, marked=marked)
+
+
+BLOCKS = pd.DataFrame(
+    {"block": [0, 1, 2], "mean": [0.3, 0.9, 0.1], "low": [0.2, 0.8, 0.05], "high": [0.4, 1.0, 0.2], "n": 5}
+)
+
+
+def test_the_block_that_changes_most_is_named_with_its_interval():
+    def words(*arguments, **settings):
+        return block_finding(*arguments, **settings).replace("\u00a0", " ")
+
+    assert words(BLOCKS) == (
+        "Block 1 changes its input most, by 0.9 [0.8, 1] times its norm; block 2 least, by 0.1 [0.05, 0.2]. n = 5 samples."
+    )
+    assert words(BLOCKS, "Self-attention").startswith("Self-attention adds most in block 1, 0.9 [0.8, 1] times")
+    # A low cosine is a large turn.
+    assert words(BLOCKS, turns=True).startswith("Block 2 turns its input most, to a cosine of 0.1")
+    alone = BLOCKS[:1].assign(low=np.nan, high=np.nan, n=1)
+    assert words(alone) == "Block 0 changes its input most, by 0.3 times its norm. n = 1 sample."
+    assert words(BLOCKS.assign(mean=np.nan)) == "Nothing was captured in this part of the run."

@@ -22,7 +22,7 @@ from workbench.pages.mask_panel import export_mask, removed_heads
 from workbench.places import PROJECT, Places
 from workbench.state import Selection
 
-PAGES = {name: f"workbench/pages/{name}.py" for name in ("heads", "runs", "jobs")}
+PAGES = {name: f"workbench/pages/{name}.py" for name in ("heads", "blocks", "runs", "jobs")}
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +96,7 @@ def test_a_damaged_run_is_one_line_and_the_page_lives(at, page, damage, tmp_path
     assert not test.exception
     if damage == "no samples":
         alive(test)
-        assert page != "heads" or "--resume" in words(test)
+        assert page not in ("heads", "blocks") or "--resume" in words(test)
     elif page == "heads" or damage in ("no json", "foreign"):
         assert test.error
         alive(test, len(test.error))
@@ -119,7 +119,7 @@ def test_the_first_look_needs_no_click(at, fixture_runs):
         cells.by_head(), cells.by_step(), cells.error_by_step(), tau_s=0.7, tau_t=0.3, samples=cells.samples
     )
     assert test.title[0].value.replace("\\", "") == expected
-    assert len(test.get("plotly_chart")) == 3
+    assert len(test.get("plotly_chart")) == 4
     text = words(test)
     assert "n = 6 samples" in text and "uniform 1/9 = 0.111" in text and "of 80 in all" in text
     assert "Keeps **7 of 10** self-attention" in text

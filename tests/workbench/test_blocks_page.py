@@ -1,0 +1,202 @@
+"""The Blocks page in every state, and what the Heads page shows of marks and frame maps."""
+
+import base64
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analysis.block_values import LENSES, block_values
+from analysis.findings import block_finding
+from analysis.roles import classify
+from analysis.runs import Run
+from tests.runs_fixture import make_run
+from tests.sampled_run import SINK_HEAD, UNIFORM_HEAD, make_sampled_run
+from workbench import cli
+from workbench.pages.text import capture_command
+from workbench.places import PROJECT
+
+HEADS, BLOCKS = "workbench/pages/heads.py", "workbench/pages/blocks.py"
+
+
+@pytest.fixture(scope="session")
+def captures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("blocks") / "captures"
+    make_sampled_run(folder / "full")
+    make_run(folder / "plain")
+    make_run(folder / "single", 3, 4, steps=1, samples=1, num_frames=5)
+    return folder
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch, captures):
+    """at(page, **link) runs a page on these captures."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("PARE_WORKSPACE", str(tmp_path / "workspace"))
+    monkeypatch.setenv("PARE_DATA", str(tmp_path / "data"))
+
+    def run(page: str = BLOCKS, name: str = "full", folder: Path = captures, **link: str) -> AppTest:
+        monkeypatch.setenv("PARE_FOLDERS", str(folder))
+        test = AppTest.from_file(str(PROJECT / "app.py"), default_timeout=60)
+        test.switch_page(page)
+        for key, text in ({"run": f"captures/{name}"} | link).items():
+            test.query_params[key] = text
+        return alive(test.run())
+
+    return run
+
+
+def alive(test: AppTest) -> AppTest:
+    assert not test.exception and not [error.value for error in test.error]
+    return test
+
+
+def title(test: AppTest) -> str:
+    return test.title[0].value.replace("\\", "")
+
+
+def words(test: AppTest) -> str:
+    return "\n".join(str(one.value) for one in [*test.header, *test.markdown, *test.caption]).replace("\\", "")
+
+
+def components(test: AppTest) -> list[str]:
+    return [one.proto.component_name.split(".")[-1] for one in test.get("bidi_component")]
+
+
+def figure(test: AppTest, name: str) -> dict:
+    for chart in test.get("plotly_chart"):
+        spec = json.loads(chart.proto.spec)
+        if any(name in trace.get("name", trace.get("hovertemplate", "")) for trace in spec["data"]):
+            return spec
+    raise AssertionError(f"no figure with {name}")
+
+
+def link_of(test: AppTest) -> dict[str, str]:
+    return {name: values[0] if isinstance(values, list) else values for name, values in test.query_params.items()}
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_every_lens_has_its_finding_and_map(at, captures, lens):
+    test = at(lens=lens)
+    run = Run.open(captures / "full")
+    part = {"self": "Self-attention", "cross": "Cross-attention", "ffn": "The feed-forward network"}.get(lens)
+    assert title(test) == block_finding(block_values(run, lens).by_block(), part, turns=lens == "cosine")
+    assert components(test) == ["copy_button", "block_map", "head_grid"]
+    assert test.segmented_control(key="lens_input").value == lens
+    names = [trace["name"] for trace in figure(test, "Whole block")["data"]]
+    assert names == ["Whole block", "Self-attention", "Cross-attention", "Feed-forward"]
+
+
+def test_the_lens_is_in_the_link(at):
+    test = at()
+    alive(test.segmented_control(key="lens_input").set_value("ffn").run())
+    assert link_of(test) == {"run": "captures/full", "lens": "ffn"}
+    assert "feed-forward" in title(test)
+
+
+def test_a_chosen_block_shows_its_heads_and_reaches_the_head_grid(at, captures):
+    test = at(ts="0.6")
+    run = Run.open(captures / "full")
+    first = int(block_values(run).by_block()["mean"].idxmax())
+    assert test.number_input(key="block_input").value == first
+    alive(test.number_input(key="block_input").set_value(5).run())
+    assert link_of(test) == {"run": "captures/full", "ts": "0.6", "block": "5"}
+    letters = classify(run.array("self/ratio").astype(float).mean(axis=(0, 1, 2))[5], 0.6, 0.3)
+    counts = [
+        f"{(letters == letter).sum()} {role}"
+        for letter, role in zip("SMT", ("spatial", "mixed", "temporal"), strict=True)
+    ]
+    assert f"Heads of block 5: {', '.join(counts)}" in words(test)
+    whole = next(trace for trace in figure(test, "Whole block")["data"] if trace["name"] == "Whole block")
+    shown = np.frombuffer(base64.b64decode(whole["y"]["bdata"]), whole["y"]["dtype"])
+    np.testing.assert_allclose(shown, block_values(run).of_block(5)["mean"], rtol=1e-6)
+    (link,) = test.get("page_link")
+    assert "block=5" in link.proto.query_string and "ts=0.6" in link.proto.query_string
+    alive(test.switch_page(HEADS).run())
+    assert any("Block 5, head " in html.proto.body for html in test.get("html"))
+
+
+def test_filters_change_what_is_shown(at, captures):
+    test = at(sample="2", branch="cond", steps="1-3")
+    part = block_values(Run.open(captures / "full"), sample=2, branch="cond", steps=[1, 2, 3])
+    assert title(test) == block_finding(part.by_block())
+    assert "n\u00a0=\u00a01\u00a0sample." in title(test)
+
+
+def test_a_run_without_the_parts_says_how_to_capture_them(at, captures):
+    test = at(name="plain", lens="ffn")
+    assert title(test) == "Feed-forward was not captured in this run"
+    assert "block_map" not in components(test)
+    assert "Not captured in this run: self-attention, cross-attention, feed-forward" in words(test)
+    command = capture_command(Run.open(captures / "plain"))
+    assert [code.value for code in test.code] == [command, command]
+    line = shlex.split(command)
+    assert cli.check_words(line[1], line[2:]) is None
+    whole = at(name="plain")
+    assert components(whole) == ["copy_button", "block_map", "head_grid"]
+
+
+def test_one_step_and_one_sample_have_no_interval(at):
+    test = at(name="single")
+    assert "[" not in title(test) and "n\u00a0=\u00a01\u00a0sample." in title(test)
+    assert "nan" not in (title(test) + words(test)).lower()
+
+
+@pytest.mark.parametrize("page", [BLOCKS, HEADS])
+def test_a_sample_that_is_missing_shows_as_missing(at, page, tmp_path):
+    run = make_sampled_run(tmp_path / "captures" / "partial", 3, 4, steps=2, samples=3)
+    (run.folder / "summary.safetensors").unlink()
+    (run.folder / "samples" / "00002.safetensors").unlink()
+    test = at(page, "partial", folder=tmp_path / "captures", sample="2")
+    assert title(test) == "Nothing was captured in this part of the run."
+
+
+@pytest.mark.parametrize(("cell", "name"), [(UNIFORM_HEAD, "uniform"), (SINK_HEAD, "first-frame sink")])
+def test_a_marked_head_is_never_called_temporal_alone(at, cell, name):
+    test = at(HEADS, block=str(cell[0]), head=str(cell[1]))
+    bodies = "".join(html.proto.body for html in test.get("html"))
+    assert f"Block {cell[0]}, head {cell[1]} · temporal · {name}" in bodies
+    text = words(test)
+    assert re.search(r"entropy \d\.\d+ ± \d\.\d+ nats, uniform log 324 = 5\.78", text)
+    assert re.search(r"first-frame share 0\.\d+ ± 0\.\d+, uniform 1/9 = 0\.111", text)
+    assert f"**{name[0].upper()}{name[1:]}**" in text
+    assert "2 temporal ones are uniform or first-frame sinks" in title(test)
+
+
+def test_the_card_has_a_frame_map_or_says_why_not(at):
+    test = at(HEADS, block="3", head="3")
+    heat = figure(test, "from frame")["data"][0]
+    assert heat["type"] == "heatmap"
+    assert "Mean of t 950, 850 · n = 6 samples" in words(test)
+    for link in ({"branch": "uncond"}, {"steps": "5-6"}):
+        assert "Frame map: not captured in this part of the run." in words(at(HEADS, **link))
+    plain = words(at(HEADS, name="plain"))
+    assert re.search(
+        r"Frame map: not captured in this run\. `pare capture random --mode calibration --out .*plain-again`", plain
+    )
+
+
+def test_both_branches_are_lines_apart(at):
+    lines = [trace["name"] for trace in figure(at(HEADS), "cond")["data"]]
+    assert {"cond", "uncond"} <= set(lines)
+    one = [trace["name"] for trace in figure(at(HEADS, branch="cond"), "ratio")["data"]]
+    assert "cond" not in one and "ratio" in one
+
+
+def test_gaps_of_the_histogram_are_one_click_away(at, tmp_path):
+    assert not [button for button in at(HEADS).button if button.key == "use_gaps"]
+    ratio = np.linspace(0.05, 0.2, 80).reshape(8, 10)
+    ratio[:, 5:] += 0.75
+    make_sampled_run(tmp_path / "captures" / "groups", samples=2, ratio=ratio)
+    test = at(HEADS, "groups", folder=tmp_path / "captures")
+    button = test.button(key="use_gaps")
+    tau_s, tau_t = map(float, re.findall(r"τ[st] (0\.\d+)", button.label))
+    assert 0.3 < tau_t < 0.5 < tau_s < 0.8
+    alive(button.click().run())
+    link = link_of(test)
+    assert (float(link["ts"]), float(link["tt"])) == (tau_s, tau_t)
+    assert not [button for button in test.button if button.key == "use_gaps"]
