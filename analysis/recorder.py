@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from diffusers.hooks.hooks import BaseState, StateManager
 from diffusers.models.attention_dispatch import AttentionBackendName
+from einops import reduce
 
 from analysis.attention import (
     chunked_log_sum_exp,
@@ -23,6 +24,7 @@ from analysis.measured_pass import Pass
 from analysis.projection import output_weight, projected_energy
 from analysis.residual import change
 from analysis.rows import row_attention, row_statistics, sample_rows
+from analysis.token_means import token_means
 from pare.errors import InputError
 
 
@@ -125,18 +127,16 @@ class Recorder:
         """Called with what goes into a query or key norm [1, tokens, heads·head_dim]: the mean square of every head."""
         if self._running is not None:
             with torch.no_grad():
-                each = values.detach().unflatten(-1, (heads, -1))
-                norm = torch.linalg.vector_norm(each, dim=(0, 1, 3), dtype=torch.float32)
-                self._keep(name, block, norm.square() / (each.numel() // heads))
+                squares = token_means(values.detach().flatten(0, -2)).square
+                self._keep(name, block, reduce(squares, "(head dim) -> head", "mean", head=heads))
 
     def enter_second_linear(self, block: int, values: torch.Tensor) -> None:
         """Called with the feed-forward activations [1, tokens, neurons]: the mean and mean square of every neuron."""
         if self._running is not None:
             with torch.no_grad():
-                each = values.detach().flatten(0, -2)
-                norm = torch.linalg.vector_norm(each, dim=0, dtype=torch.float32)
-                self._keep("ffn/activation", block, each.mean(dim=0, dtype=torch.float32))
-                self._keep("ffn/activation_square", block, norm.square() / len(each))
+                mean, square = token_means(values.detach().flatten(0, -2))
+                self._keep("ffn/activation", block, mean)
+                self._keep("ffn/activation_square", block, square)
 
     def enter_block(self, values: torch.Tensor) -> None:
         """Called with the residual stream [1, tokens, width] that goes into a block."""

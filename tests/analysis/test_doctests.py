@@ -15,6 +15,7 @@ MODULES = [
     "analysis.roles",
     "analysis.rows",
     "analysis.summary",
+    "analysis.token_means",
     "pare.files",
     "pare.mask",
     "pare.width.heads",
