@@ -122,6 +122,33 @@ def test_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, prompts, capsys
     assert trajectory["forwards"] == 2 * 3 * 2
 
 
+def test_statistics_are_chosen_by_name(tiny_folder, tmp_path, prompts, capsys):
+    given = ["capture", str(tiny_folder), "--prompts", str(prompts), "--samples", "3", "--device", "cpu", "--json"]
+    assert main([*given, "--out", str(tmp_path / "all"), "--maps-steps", "2"]) == 0
+    everything = json.loads(capsys.readouterr().out)
+    run = Run.open(tmp_path / "all")
+    assert (
+        run.manifest.statistics["self/frame_map"].steps == (0, 9) and "self/entropy_error" in everything["statistics"]
+    )
+    assert run.moment("self/output")["mean"].shape == (2, 4, 12)
+    assert main([*given, "--out", str(tmp_path / "basic"), "--statistics", "basic"]) == 0
+    basic = Run.open(tmp_path / "basic")
+    assert len(basic.statistics) == 6 and not basic.manifest.moments and basic.manifest.query_rows is None
+    assert not (tmp_path / "basic/moments.safetensors").exists()
+    for name in basic.statistics:
+        np.testing.assert_array_equal(basic.array(name), run.array(name))
+    some = [*given, "--out", str(tmp_path / "some"), "--statistics", "self/ratio,rows:1,self/entropy_exact"]
+    assert main(some) == 0
+    some = Run.open(tmp_path / "some")
+    assert some.measured("self/entropy") == (0,) and some.measured("self/entropy_exact") == (0, 1, 2)
+    exact, sampled, error = (some.array(f"self/entropy{end}", [0]) for end in ("_exact", "", "_error"))
+    assert (abs(exact - sampled) <= 6 * error + 1e-4).all() and (exact < some.uniform_entropy).all()
+    capsys.readouterr()
+    for words in (["--statistics", "self/rato"], ["--maps-steps", "0"]):
+        assert main([*given, "--out", str(tmp_path / "bad"), *words]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1 and not (tmp_path / "bad").exists()
+
+
 def test_cancel_leaves_finished_samples_and_resume_goes_on(tiny_folder, tmp_path, prompts):
     def cancel(done, total, message=""):
         if done > 15:
