@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from analysis import sharing
+from analysis.capture import capture
 from analysis.run_writer import RunWriter
 from analysis.runs import Run
 from analysis.sharing import FOLDER, share_run
@@ -19,6 +21,7 @@ from pare.errors import Cancelled, InputError
 from pare.processes import Process, this_process
 from tests.ports import find_free_port
 from tests.runs_fixture import make_manifest, random_sample
+from tests.tiny import tiny_transformer
 
 PROMPTS = ["a red 7 moving up", "a blue 3 standing still", "a green 1"]
 MANIFEST = make_manifest(blocks=2, heads=3, steps=2, samples=5)
@@ -173,3 +176,27 @@ def test_the_environment_that_launchers_set():
 
 def test_one_process_leaves_no_trace_of_sharing(alone):
     assert not (alone / FOLDER).exists() and sharing.FOLDER == ".processes"
+
+
+def test_statistics_depend_on_the_number_of_threads_no_more_than_the_model_does():
+    """A launcher gives every process one thread; statistics are summed in the same order all the same."""
+    transformer = tiny_transformer(num_attention_heads=10, attention_head_dim=16, num_layers=2)
+    generator = torch.Generator().manual_seed(0)
+    latents, text = torch.randn(1, 4, 9, 24, 24, generator=generator), torch.randn(1, 512, 16, generator=generator)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            with torch.no_grad(), capture(transformer) as recorder:
+                output = transformer(latents, torch.tensor([500.0]), text).sample
+            (measured,) = recorder.take()
+            found.append((output, {**measured.arrays, **measured.moments}))
+    finally:
+        torch.set_num_threads(before)
+    (plain, one), *others = found
+    same = [arrays for output, arrays in others if torch.equal(output, plain)]
+    if not same:
+        pytest.skip("matrix products of this machine differ with the number of threads")
+    for name, values in one.items():
+        for other in same:
+            np.testing.assert_array_equal(values, other[name], err_msg=name)

@@ -39,7 +39,8 @@ def capture(
     `basic` (ratios, value norms and block residuals), `rows`, `maps`, `parts`, `moments`; NAME:N measures it in N of
     the samples only. Frame maps are kept of 8 samples and `maps_steps` steps unless told otherwise.
     With `resume` the samples that are missing are measured and the run ends with the same bytes.
-    Started by `accelerate launch` as several processes, each measures its share of the samples, and the run is the same.
+    Started by `accelerate launch` as several processes, each measures its share of the samples, and the run is the same
+    (on a CPU with as many threads each, since matrix products may round differently otherwise).
     `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. With `dry_run` only
     the plan is returned. Raises `InputError` for anything that could not work, before the model is loaded.
     """
