@@ -22,7 +22,7 @@ def suggest_thresholds(ratio: np.ndarray) -> tuple[float | None, float | None]:
 
     >>> rng = np.random.default_rng(0)
     >>> suggest_thresholds(np.concatenate([rng.normal(0.15, 0.04, 60), rng.normal(0.85, 0.04, 60)]))[1]
-    0.38
+    0.385
     >>> suggest_thresholds(rng.random(80))
     (None, None)
     """

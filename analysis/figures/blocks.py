@@ -1,12 +1,13 @@
 """Figures of what the blocks do: how much each one, and each of its parts, changes its input, by timestep."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.style import PART_COLORS, make_figure
+from analysis.figures.style import PART_COLORS, Mark, make_figure
 
 RESIDUAL = "‖B(x) − x‖ / ‖x‖"
 
@@ -49,7 +50,9 @@ def residual_parts(
     """
     high = max(_largest(np.asarray(values, float)) for values in parts.values())
     width = 1 / len(parts)
-    heats, layout, titles = [], {}, []
+    heats: list[Mark] = []
+    titles: list[Mark] = []
+    layout: dict[str, Any] = {}
     for position, (title, values) in enumerate(parts.items()):
         number = "" if position == 0 else str(position + 1)
         heats.append(
@@ -90,7 +93,7 @@ def parts_over_timesteps(frames: Mapping[str, pd.DataFrame], *, name: str = RESI
     `frames` is title → one row per step with columns `timestep`, `mean`, `low`, `high` and `n`; the first is drawn
     strongest.
     """
-    traces = []
+    traces: list[Mark] = []
     for (title, frame), (color, dash) in zip(frames.items(), PART_COLORS, strict=False):
         frame = frame.sort_values("timestep", ascending=False)
         spread = {
@@ -127,7 +130,7 @@ def parts_over_timesteps(frames: Mapping[str, pd.DataFrame], *, name: str = RESI
     )
 
 
-def _map(values: np.ndarray, timesteps: np.ndarray, samples: int) -> dict:
+def _map(values: np.ndarray, timesteps: np.ndarray, samples: int) -> Mark:
     timesteps = np.asarray(timesteps, float)
     order = np.argsort(-timesteps, kind="stable")
     return {
@@ -143,9 +146,9 @@ def _largest(values: np.ndarray) -> float:
     return float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
 
 
-def _timesteps() -> dict:
+def _timesteps() -> Mark:
     return {"name": "timestep t", "type": "category", "nticks": 12}
 
 
-def _blocks(blocks: int) -> dict:
+def _blocks(blocks: int) -> Mark:
     return {"name": "block", "autorange": "reversed", "dtick": 1 if blocks <= 12 else 5, "showgrid": False}

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.style import GUIDE, ROLE_COLORS, ROLE_NAMES, make_figure
+from analysis.figures.style import GUIDE, ROLE_COLORS, ROLE_NAMES, Mark, make_figure
 from analysis.marks import MARK_NAMES
 from analysis.roles import LETTERS, classify
 
@@ -108,7 +108,7 @@ def _cells(frame: pd.DataFrame, column: str, shape: tuple[int, int]) -> np.ndarr
     return cells
 
 
-def _symbols(name: str, symbol: str, cells: np.ndarray) -> dict:
+def _symbols(name: str, symbol: str, cells: np.ndarray) -> Mark:
     block, head = np.nonzero(cells)
     # Black reads on all three role colours; cells without one stand on the page itself.
     color = GUIDE if name == "not captured" else "#000"
@@ -124,7 +124,7 @@ def _symbols(name: str, symbol: str, cells: np.ndarray) -> dict:
     }
 
 
-def _legend(symbols: dict[str, str]) -> list[dict]:
+def _legend(symbols: dict[str, str]) -> list[Mark]:
     """Entries for the roles, which a heat map has none of, and for the marks, in a grey that reads on any page."""
     roles = {f"{letter} {name}": ("square", ROLE_COLORS[letter]) for letter, name in ROLE_NAMES.items()}
     marks = {name: (symbol, "#888") for name, symbol in symbols.items()}

@@ -6,15 +6,19 @@ import importlib
 import pytest
 
 MODULES = [
+    "analysis.aggregate",
     "analysis.attention",
     "analysis.capture_spec",
+    "analysis.findings",
     "analysis.importance",
-    "analysis.recording",
+    "analysis.marks",
     "analysis.projection",
+    "analysis.recording",
     "analysis.residual",
     "analysis.roles",
     "analysis.rows",
     "analysis.summary",
+    "analysis.thresholds",
     "analysis.token_means",
     "pare.files",
     "pare.mask",

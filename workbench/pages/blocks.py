@@ -69,7 +69,7 @@ def show_map(run: Run, lens: str, values: BlockValues | None, chosen: int) -> No
     """The block × timestep map; the block that it sends back becomes the selection."""
     if values is None:
         st.markdown("Not captured in this run. This command captures it:")
-        st.code(capture_command(run), language="bash", wrap_lines=True)
+        st.code(capture_command(run), language=None, wrap_lines=True)
         return
     block_map(
         values.cells(),
@@ -115,7 +115,7 @@ def show_parts(run: Run, selection: Selection, block: int) -> None:
     missing = [name for name, values in found.items() if values is None]
     if missing:
         st.markdown(f"Not captured in this run: {', '.join(missing).lower()}. This captures all parts:")
-        st.code(capture_command(run), language="bash", wrap_lines=True)
+        st.code(capture_command(run), language=None, wrap_lines=True)
 
 
 def show_heads(run: Run, selection: Selection, block: int) -> None:

@@ -88,8 +88,8 @@ def default_head(
     for among in (here[:, None] & (ratio < tau_t), here[:, None] & ~np.isnan(ratio)):
         if (among & ~np.isnan(score)).any():
             best = np.where(among & ~np.isnan(score), score, -np.inf).argmax()
-            block, head = np.unravel_index(best, ratio.shape)
-            return int(block), int(head)
+            row, column = np.unravel_index(best, ratio.shape)
+            return int(row), int(column)
     return None
 
 

@@ -62,7 +62,7 @@ def show_job(jobs: Jobs, job: Job, places: Places) -> None:
                 if path.suffix == ".mp4":
                     show_video(places, path, f"Video of job {job.id}", width=200)
         if st.toggle("Log", key=f"log-{job.id}"):
-            st.code(jobs.log(job.id) or "The log is empty.", language=None)
+            st.code(jobs.log(job.id) or "The log is empty.", language=None, wrap_lines=True)
             st.caption(plain(job.id))
 
 
@@ -74,7 +74,11 @@ def show_page(places: Places) -> None:
             "and so does this command:"
         )
         submit = command_line("generate", "demo", prompt=PROMPT, out="video.mp4").removeprefix("pare ")
-        st.code(f"{command_line('jobs', 'submit', workspace=short_path(places.workspace))} {submit}", language="bash")
+        st.code(
+            f"{command_line('jobs', 'submit', workspace=short_path(places.workspace))} {submit}",
+            language=None,
+            wrap_lines=True,
+        )
         return
     active = active_jobs(places)
 

@@ -184,14 +184,22 @@ def empty_state(places: Places, names: list[str]) -> None:
     if names:
         st.title("This run cannot be opened", anchor=False)
         st.markdown("Choose another one in the sidebar, or capture it again:")
-        st.code(command_line("capture", "demo", out=short_path(places.workspace / "runs" / "again")), language="bash")
+        st.code(
+            command_line("capture", "demo", out=short_path(places.workspace / "runs" / "again")),
+            language=None,
+            wrap_lines=True,
+        )
         return
     st.title("No run to look at yet", anchor=False)
     st.markdown(
         "A run is one capture of what a model's heads do. This command makes one from the bundled demo model "
         "on any laptop; it shows here as soon as its first sample is written."
     )
-    st.code(command_line("capture", "demo", out=short_path(places.workspace / "runs" / "demo")), language="bash")
+    st.code(
+        command_line("capture", "demo", out=short_path(places.workspace / "runs" / "demo")),
+        language=None,
+        wrap_lines=True,
+    )
     st.markdown("To look at captures you have, name their folder: `pare app FOLDER`.")
 
 
@@ -202,4 +210,6 @@ def unfinished_state(run: Run) -> None:
         "Its capture is at work or was stopped. This command, with the flags of its first start, goes on "
         "where it stopped:"
     )
-    st.code(command_line("capture", run.model_id, "--resume", out=short_path(run.folder)), language="bash")
+    st.code(
+        command_line("capture", run.model_id, "--resume", out=short_path(run.folder)), language=None, wrap_lines=True
+    )
