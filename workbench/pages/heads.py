@@ -50,17 +50,18 @@ def show_headline(run: Run, cells: Cells, marks: HeadMarks | None, selection: Se
 
 
 def show_suggestion(ratio: np.ndarray, selection: Selection) -> None:
-    """A button that moves the thresholds into the gaps of the histogram, where there are gaps elsewhere."""
+    """A button that moves the thresholds into the gaps of the histogram, where that changes a head's role."""
     tau_s, tau_t = suggest_thresholds(ratio)
     wanted = {name: value for name, value in (("tau_s", tau_s), ("tau_t", tau_t)) if value is not None}
     changed = selection.changed(**wanted)
-    if not changed.tau_t < changed.tau_s or changed == selection:
+    if not changed.tau_t < changed.tau_s:
         return
-    names = " and ".join(
-        f"{symbol} {wanted[name]:g}" for name, symbol in (("tau_s", "τs"), ("tau_t", "τt")) if name in wanted
-    )
+    before, after = (classify(ratio, each.tau_s, each.tau_t) for each in (selection, changed))
+    if (before == after).all():
+        return
+    names = [f"{symbol} {wanted[name]:g}" for name, symbol in (("tau_s", "τs"), ("tau_t", "τt")) if name in wanted]
     st.button(
-        f"Set {names}, the gap{'s' if len(wanted) > 1 else ''} of the histogram",
+        f"Set {' and '.join(names)}, where the histogram has gaps",
         key="use_gaps",
         type="tertiary",
         icon=":material/align_horizontal_center:",
@@ -117,7 +118,7 @@ def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
             alt="Mean intra-slice ratio of every block's heads, with its 95 % interval over samples.",
         )
     with right, guard("block × timestep map"):
-        st.header("How much each block changes its input", anchor=False)
+        st.header("Residual per block", anchor=False)
         values = data.blocks(run, "residual", selection)
         if values is None:
             st.markdown("Not captured in this run.")
