@@ -141,7 +141,7 @@ def mean_entropy(
     precise = torch.promote_types(query.dtype, torch.float32)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     expected = attention_with_lse(query, key, key, scale).output
-    logit = torch.einsum("bhtd,bhtd->bht", query.to(precise), expected.to(precise)) * scale
+    logit = (query.to(precise) * expected.to(precise)).sum(dim=-1) * scale
     return (log_sum_exp - logit).mean(dim=-1)
 
 

@@ -47,5 +47,7 @@ def projected_energy(
     energies = []
     for values, matrix in zip(output.split(at_once), weight.split(at_once), strict=True):
         values = values.to(weight.dtype)
-        energies.append(((values.mT @ values) * (matrix.mT @ matrix)).sum(dim=(1, 2)))
+        # Autocast would round the matrices.
+        with torch.autocast(output.device.type, enabled=False):
+            energies.append(((values.mT @ values) * (matrix.mT @ matrix)).sum(dim=(1, 2)))
     return torch.cat(energies).clamp(min=0).sqrt()

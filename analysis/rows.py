@@ -73,7 +73,9 @@ def row_attention(
     masses, entropies = [], []
     chosen = query[:, :, rows.flatten().to(query.device)]
     for queries, keys in zip(chosen.split(at_once, dim=1), key.split(at_once, dim=1), strict=True):
-        logits = queries.to(precise) * scale @ keys.to(precise).mT
+        # Autocast would round the logits.
+        with torch.autocast(query.device.type, enabled=False):
+            logits = queries.to(precise) * scale @ keys.to(precise).mT
         logits -= logits.logsumexp(dim=-1, keepdim=True)
         weights = logits.exp()
         masses.append(reduce(weights, "b h (f r) (k l) -> b h f r k", "sum", f=frames, k=frames))
@@ -110,7 +112,7 @@ def temporal_distance(
     Uniform attention gives (Fl² − 1) / (3·Fl) in the mean of all frames.
     """
     frame = torch.arange(mass.shape[-1], device=mass.device, dtype=mass.dtype)
-    return torch.einsum("bhfrk,fk->bhfr", mass, (frame[:, None] - frame).abs())
+    return (mass * rearrange((frame[:, None] - frame).abs(), "f k -> f 1 k")).sum(dim=-1)
 
 
 def first_frame_share(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.attention import attention_with_lse, frame_map, intra_slice_ratio, mean_entropy
+from analysis.projection import projected_energy
 from analysis.rows import (
     estimate,
     first_frame_share,
@@ -122,3 +123,17 @@ def test_shares_and_maps_are_of_the_right_frame():
     assert temporal_distance(mass)[0, 0].tolist() == [[1, 1], [0, 0], [1, 1]]
     assert (first_frame_share(mass) == 0).all()
     assert sampled_frame_map(mass)[0, 0].tolist() == [[0, 1, 0]] * 3
+
+
+def test_autocast_rounds_nothing():
+    query, key = tensors()
+    rows = sample_rows(6, 10, rows=18)
+    weight = torch.randn(3, 40, 16)
+    lse = attention_with_lse(query, key, key).log_sum_exp
+    plain = row_statistics(row_attention(query, key, rows), 10)
+    energy, entropy = projected_energy(query[0], weight), mean_entropy(query, key, lse)
+    with torch.autocast("cpu", torch.bfloat16):
+        for name, values in row_statistics(row_attention(query, key, rows), 10).items():
+            assert torch.equal(values, plain[name]), name
+        assert torch.equal(projected_energy(query[0], weight), energy)
+        assert torch.equal(mean_entropy(query, key, lse), entropy)
