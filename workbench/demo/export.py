@@ -32,7 +32,7 @@ def defaults(settings: DemoSettings) -> dict[str, float | int]:
     }
 
 
-def in_half_precision(module: torch.nn.Module) -> torch.nn.Module:
+def in_half_precision(module: AutoencoderKLWan | WanTransformer3DModel) -> AutoencoderKLWan | WanTransformer3DModel:
     """A copy with float16 weights, but for the modules that diffusers keeps in float32 whatever is asked."""
     half = copy.deepcopy(module)
     kept = getattr(module, "_keep_in_fp32_modules", None) or []
