@@ -18,6 +18,8 @@ from pare.errors import InputError
 # Rows of logits that the fallback holds at a time; with all heads it stays below CHUNK_CELLS numbers.
 CHUNK_ROWS = 256
 CHUNK_CELLS = 1 << 25
+# Logits inside of frames that are held at a time, no more than the queries are: they stay in a processor's own cache.
+FRAME_CELLS = 1 << 18
 
 Heads = Float[torch.Tensor, "batch heads tokens head_dim"]
 
@@ -126,6 +128,39 @@ def ratio_from_lse(
     return (lse_frame - lse_all).exp().clamp(max=1).mean(dim=-1)
 
 
+def own_frame_share(
+    query: torch.Tensor, key: torch.Tensor, log_sum_exp: torch.Tensor, num_frames: int, scale: float | None = None
+) -> Float[torch.Tensor, "batch heads"]:
+    """r from the log-sum-exp of all keys: mean over all queries of Σ exp(logit − LSE_all) over the query's own frame.
+
+    Equal to exp(LSE_frame − LSE_all). On CUDA and in half precision a fused kernel gives LSE_frame. Elsewhere the
+    exponentials are summed as they are: none is above 1, so no maximum is sought, and no values are weighted, which is
+    half of what a kernel computes. Tensors [batch, heads, tokens, head_dim], `log_sum_exp` [batch, heads, tokens].
+
+    >>> zeros = torch.zeros(1, 1, 6, 8)
+    >>> own_frame_share(zeros, zeros, attention_with_lse(zeros, zeros, zeros).log_sum_exp, num_frames=3)
+    tensor([[0.3333]])
+    """
+    if query.device.type == "cuda" or query.dtype.itemsize < 4:
+        return ratio_from_lse(frame_log_sum_exp(query, key, num_frames, scale), log_sum_exp)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    length, cells = query.shape[2] // num_frames, min(FRAME_CELLS, query.numel())
+    heads, frames, rows = (max(1, cells // each) for each in (length * query.shape[2], length**2, length))
+    # One head is a view; several are copied, which pays where frames are small.
+    queries, keys, offsets = (each.flatten(0, 1).split(heads) for each in (query, key, -log_sum_exp[..., None]))
+    sums = []
+    # Autocast would round the logits.
+    with torch.autocast(query.device.type, enabled=False):
+        for group in zip(queries, keys, offsets, strict=True):
+            parts = (rearrange(each, "h (f l) d -> (h f) l d", f=num_frames).split(frames) for each in group)
+            for q, k, minus_lse in zip(*parts, strict=True):
+                some = zip(q.split(rows, dim=1), minus_lse.split(rows, dim=1), strict=True)
+                shares = [torch.baddbmm(lse, own, k.mT, alpha=scale).exp_().sum(dim=(1, 2)) for own, lse in some]
+                sums.append(torch.stack(shares).sum(dim=0))
+    found = reduce(torch.cat(sums), "(b h f) -> b h", "sum", b=query.shape[0], f=num_frames)
+    return (found / query.shape[2]).clamp(max=1)
+
+
 def mean_entropy(
     query: torch.Tensor, key: torch.Tensor, log_sum_exp: torch.Tensor, scale: float | None = None
 ) -> Float[torch.Tensor, "batch heads"]:
@@ -164,7 +199,7 @@ def intra_slice_ratio(
     _check_frames(query.shape[1], num_frames)
     query, key = (rearrange(each, "b t h d -> b h t d") for each in (query, key))
     lse_all = attention_with_lse(query, key, key, scale).log_sum_exp
-    return ratio_from_lse(frame_log_sum_exp(query, key, num_frames, scale), lse_all)
+    return own_frame_share(query, key, lse_all, num_frames, scale)
 
 
 def frame_map(

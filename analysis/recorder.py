@@ -12,10 +12,9 @@ from einops import reduce
 
 from analysis.attention import (
     chunked_log_sum_exp,
-    frame_log_sum_exp,
     fused_kernel,
     mean_entropy,
-    ratio_from_lse,
+    own_frame_share,
     run_kernel,
 )
 from analysis.capture_spec import CaptureSpec
@@ -199,7 +198,7 @@ class Recorder:
         assert self._running is not None
         frames = self._running.num_frames
         if lse_all is not None and "self/ratio" in self.names:
-            self._keep("self/ratio", block, ratio_from_lse(frame_log_sum_exp(query, key, frames, scale), lse_all)[0])
+            self._keep("self/ratio", block, own_frame_share(query, key, lse_all, frames, scale)[0])
         if lse_all is not None and "self/entropy_exact" in self.names:
             self._keep("self/entropy_exact", block, mean_entropy(query, key, lse_all, scale)[0])
         keeps_map = self.spec.keeps_map(self._running.step, self._running.branch)

@@ -10,9 +10,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from analysis.attention import (
     attention_with_lse,
     chunked_attention,
+    frame_log_sum_exp,
     frame_map,
     fused_kernel,
     intra_slice_ratio,
+    own_frame_share,
+    ratio_from_lse,
     run_kernel,
 )
 from pare.errors import InputError
@@ -150,6 +153,19 @@ def test_chunks_are_exact_across_their_borders(monkeypatch):
     parts = chunked_attention(query, key, key)
     torch.testing.assert_close(parts.output, whole.output)
     torch.testing.assert_close(parts.log_sum_exp, whole.log_sum_exp)
+
+
+@pytest.mark.parametrize("cells", [1, 7, 40, 150, 2000, 1 << 18])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_summed_exponentials_are_both_log_sum_exps_whatever_is_held_at_a_time(cells, autocast, monkeypatch):
+    """One query row, some rows of a frame, some frames of a head, some heads, everything."""
+    monkeypatch.setattr("analysis.attention.FRAME_CELLS", cells)
+    query, key = (each.transpose(1, 2) for each in tensors(batch=2, tokens=60, heads=5))
+    lse = run_kernel("flash_cpu", query, key, key, 0.3).log_sum_exp
+    expected = ratio_from_lse(frame_log_sum_exp(query, key, 5, 0.3), lse)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = own_frame_share(query, key, lse, 5, 0.3)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("num_frames", [0, -1, 7])

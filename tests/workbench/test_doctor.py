@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from analysis.attention import own_frame_share
 from analysis.recorder import Recorder
 from pare.errors import Cancelled, InputError
 from pare.geometry import PRESETS, Clip, check_clip
@@ -55,7 +56,7 @@ def test_a_hook_that_raises_or_measures_wrongly_makes_doctor_fail(tiny_folder, m
         found = json.loads(capsys.readouterr().out)
         assert "identity" in found["failed"]
         assert {each["name"]: each["text"] for each in found["checks"]}["identity"] == "RuntimeError: first second"
-    monkeypatch.setattr("analysis.recorder.ratio_from_lse", lambda frame, whole: (frame - whole).exp().mean(-1) * 1.01)
+    monkeypatch.setattr("analysis.recorder.own_frame_share", lambda *given: own_frame_share(*given) * 1.01)
     result = doctor(str(tiny_folder), device="cpu")
     assert result["failed"] == ["ratio"] and failed(result) and "ratio       FAILED" in render(result)
 
