@@ -34,8 +34,9 @@ def fences(document: Path) -> list[tuple[str, list[str]]]:
 
 
 def words(command: str) -> list[str]:
-    """The words of a command line of ours, `pare` or `python` as this environment's own."""
+    """The words of a command line of ours, `pare` or `python` as this environment's own, `benchmarks/` where it is."""
     parts = shlex.split(command, comments=True)
+    parts = [str(ROOT / part) if part.startswith("benchmarks/") else part for part in parts]
     if parts[0] == "python":
         parts[0] = sys.executable
     return parts
