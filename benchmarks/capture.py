@@ -32,7 +32,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 SHARE_OF_FREE_MEMORY = 0.5
 # Written out, the softmax is slow, and its ratio to the others is not a close one.
 MOST_WRITTEN_OUT = 2
-NEEDED = 2
+FEW_BLOCKS = 2
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,14 @@ def cases(preset: str | None, blocks: int | None, clip: tuple[int, int, int] | N
     if preset is not None and (clip is not None or not chosen):
         defaults = PRESETS[preset].defaults if preset in PRESETS else {}
         height, width, frames = clip or (defaults["height"], defaults["width"], defaults["frames"])
-        chosen = [(preset, NEEDED, height, width, frames)]
+        chosen = [(preset, FEW_BLOCKS, height, width, frames)]
     found = []
     for model, own_blocks, height, width, frames in chosen:
         number = own_blocks if blocks is None else blocks
         if not 1 <= number <= known[model].blocks:
-            raise InputError("--blocks", got=number, expected=f"1 to {known[model].blocks}", fix=f"--blocks {NEEDED}")
+            raise InputError(
+                "--blocks", got=number, expected=f"1 to {known[model].blocks}", fix=f"--blocks {FEW_BLOCKS}"
+            )
         check_clip(known[model], Clip(height, width, frames))
         found.append(Case(model, dataclasses.replace(known[model], blocks=number), Clip(height, width, frames)))
     return found
