@@ -120,6 +120,8 @@ def test_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, prompts, capsys
     assert written["samples"] == 2
     trajectory = capture(str(tiny_folder), out=tmp_path / "t", mode="trajectory", prompts=prompts, dry_run=True)
     assert trajectory["forwards"] == 2 * 3 * 2
+    no_prompt = capture(str(tiny_folder), out=tmp_path / "run", samples=2, dry_run=True, device="cpu")
+    assert no_prompt["forwards"] == result["forwards"]
 
 
 def test_statistics_are_chosen_by_name(tiny_folder, tmp_path, prompts, capsys):

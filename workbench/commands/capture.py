@@ -55,7 +55,9 @@ def capture(
 
     run = RunSettings.of(**settings).filled(model)
     lines, films = _prompts(prompts, model, bool(videos)), _videos(videos)
-    recording.check_inputs(mode, lines, samples, films)
+    # What a capture costs does not depend on what the prompts say.
+    planned = [""] if run.dry_run and samples and not films else []
+    recording.check_inputs(mode, lines or planned, samples, films)
     spec = CaptureSpec.parse(statistics, maps_steps)
     process = this_process()
     if process.leads:
