@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import diffusers
+import psutil
 import torch
 import transformers
 from diffusers import WanImageToVideoPipeline, WanPipeline
@@ -144,6 +145,18 @@ def check_dtype(dtype: str, device: torch.device) -> torch.dtype:
     if dtype not in DTYPES:
         raise InputError("--dtype", got=dtype, expected=f"auto or one of {', '.join(DTYPES)}", fix="--dtype auto")
     return DTYPES[dtype]
+
+
+def memory_of(device: torch.device, *, free: bool) -> int:
+    """Bytes of memory of a device, those that are free or all.
+
+    >>> memory_of(torch.device("cpu"), free=True) <= memory_of(torch.device("cpu"), free=False)
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0 if free else 1]
+    memory = psutil.virtual_memory()
+    return memory.available if free else memory.total
 
 
 def measure_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:

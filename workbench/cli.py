@@ -93,12 +93,13 @@ def capture(
     samples: Annotated[int | None, typer.Option("--samples", help="How many samples; default: all prompts.")] = None,
     statistics: Annotated[str, typer.Option("--statistics", help="all, basic, or names; NAME:N in N samples.")] = "all",
     maps_steps: Annotated[int, typer.Option("--maps-steps", help="How many steps keep their frame maps.")] = 5,
+    max_disk: Annotated[float, typer.Option("--max-disk", help="GiB; a larger run is refused.")] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
     **settings: Any,
 ) -> Call:
     """Measure every head and block of a model, and write a run."""
     own = {"out": out, "mode": mode, "prompts": prompts, "videos": videos, "samples": samples, "resume": resume}
-    what = {"statistics": statistics, "maps_steps": maps_steps}
+    what = {"statistics": statistics, "maps_steps": maps_steps, "max_disk": max_disk}
     return Call("capture", arguments={"model": model, **own, **what, **settings})
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pare import cost, reference
+from pare.errors import InputError
 from pare.geometry import latent_frames, tokens
 from workbench.settings import RunSettings
 
@@ -56,6 +57,47 @@ def plan(
         "disk_bytes": disk_bytes,
         "settings": settings.model_dump(),
     }
+
+
+def expectation(result: dict[str, Any]) -> str:
+    """Time, memory and disk of a plan in one line.
+
+    >>> expectation({"seconds": 75, "memory": {"total": 2**31}, "disk_bytes": 3 * 2**20})
+    'about 1 min 15 s, 2.0 GiB of memory, 3.0 MiB of disk'
+    """
+    time = "" if result["seconds"] is None else f"about {duration(result['seconds'])}, "
+    disk = "" if result["disk_bytes"] is None else f", {gibi(result['disk_bytes'])} of disk"
+    return f"{time}{gibi(result['memory']['total'])} of memory{disk}"
+
+
+def check_fits(result: dict[str, Any], *, memory: int | None, disk: int, max_disk: float) -> None:
+    """Refuses a plan that memory (bytes; None: not asked), free disk (bytes) or `max_disk` (GiB) cannot hold.
+
+    Raises `InputError` that names the flag to turn.
+    """
+    need = result["memory"]["total"]
+    if memory is not None and need > memory:
+        raise InputError(
+            "memory",
+            got=f"a need of {gibi(need)} with {gibi(memory)} on {result['device']}",
+            expected="a model and clip that fit",
+            fix="--offload model or --offload group (with a GPU), --dtype bfloat16, fewer --frames or a smaller --height",
+        )
+    written = result["disk_bytes"] or 0
+    if written > max_disk * 2**30:
+        raise InputError(
+            "disk",
+            got=f"a run of {gibi(written)}",
+            expected=f"at most --max-disk {max_disk:g} GiB",
+            fix=f"--max-disk {written / 2**30 * 1.1:.0f}, fewer --samples, or --statistics basic",
+        )
+    if written > disk:
+        raise InputError(
+            "disk",
+            got=f"a run of {gibi(written)} with {gibi(disk)} free",
+            expected="a run that fits",
+            fix="another --out, fewer --samples, or --statistics basic",
+        )
 
 
 def encoder_bytes(model: str) -> int | None:

@@ -120,8 +120,35 @@ def test_dry_run_plans_and_writes_nothing(tiny_folder, tmp_path, prompts, capsys
     assert written["samples"] == 2
     trajectory = capture(str(tiny_folder), out=tmp_path / "t", mode="trajectory", prompts=prompts, dry_run=True)
     assert trajectory["forwards"] == 2 * 3 * 2
-    no_prompt = capture(str(tiny_folder), out=tmp_path / "run", samples=2, dry_run=True, device="cpu")
+    no_prompt = capture(str(tiny_folder), out=tmp_path / "new", samples=2, dry_run=True, device="cpu")
     assert no_prompt["forwards"] == result["forwards"]
+
+
+def test_what_does_not_fit_is_refused_before_the_model_is_loaded(tiny_folder, tmp_path, prompts, monkeypatch):
+    def loaded(*args, **options):
+        raise AssertionError("the model was loaded")
+
+    given = {"out": tmp_path / "run", "prompts": prompts, "device": "cpu"}
+    with pytest.raises(InputError, match="--max-disk") as refusal:
+        capture(str(tiny_folder), **given, max_disk=1e-6, load=loaded)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match="memory"):
+        monkeypatch.setattr("pare.models.memory_of", lambda device, free: 1000)
+        capture(str(tiny_folder), **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_is_told_before_the_start(tiny_folder, tmp_path, prompts):
+    messages = []
+    capture(
+        str(tiny_folder),
+        out=tmp_path / "run",
+        prompts=prompts,
+        samples=1,
+        device="cpu",
+        progress=lambda done, total, message="": messages.append(message),
+    )
+    assert messages[0].startswith("expecting about") and "of memory" in messages[0] and "of disk" in messages[0]
 
 
 def test_statistics_are_chosen_by_name(tiny_folder, tmp_path, prompts, capsys):

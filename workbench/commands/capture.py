@@ -1,5 +1,6 @@
 """`pare capture`: measure every head and block of a model, and write a run."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 from pare.errors import InputError
 from pare.geometry import DEMO
 from pare.progress import Progress, silent
-from workbench.plan import duration, forwards_per_clip, gibi, plan, render_plan
+from workbench.plan import check_fits, duration, expectation, forwards_per_clip, gibi, plan, render_plan
 from workbench.settings import RunSettings
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
@@ -25,6 +26,7 @@ def capture(
     samples: int | None = None,
     statistics: str = "all",
     maps_steps: int = 5,
+    max_disk: float = 10.0,
     resume: bool = False,
     progress: Progress = silent,
     load: Callable[..., Any] | None = None,
@@ -42,7 +44,8 @@ def capture(
     Started by `accelerate launch` as several processes, each measures its share of the samples, and the run is the same
     (on a CPU with as many threads each, since matrix products may round differently otherwise).
     `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. With `dry_run` only
-    the plan is returned. Raises `InputError` for anything that could not work, before the model is loaded.
+    the plan is returned; otherwise it is told first, and refused where memory, free disk or `max_disk` GiB are less.
+    Raises `InputError` for anything that could not work, before the model is loaded.
     """
     from analysis import recording
     from analysis.capture_spec import CaptureSpec, disk_bytes
@@ -71,29 +74,39 @@ def capture(
     run = run.model_copy(update={"device": str(device), "dtype": str(dtype).removeprefix("torch.")})
     geometry = models.model_geometry(model)
     count = len(films) or samples or len(lines)
+    steps, branches = recording.BINS, recording.branches(mode, run.guidance)
+    if mode == "trajectory":
+        steps = run.steps or 0
+    described = spec.describe(
+        geometry,
+        steps=steps,
+        branches=branches,
+        samples=count,
+        num_frames=latent_frames(geometry, run.clip.frames),
+        tokens_per_frame=tokens_per_frame(geometry, run.clip.height, run.clip.width),
+    )
+    forwards = forwards_per_clip(run) if mode == "trajectory" else steps + (1 if films else forwards_per_clip(run))
+    expected = plan(
+        model,
+        run,
+        device=str(device),
+        forwards=forwards,
+        clips=count,
+        flops_per_second=models.measure_speed(device, dtype),
+        disk_bytes=disk_bytes(described, spec.describe_moments(geometry), count),
+    )
     if run.dry_run:
-        steps, branches = recording.BINS, recording.branches(mode, run.guidance)
-        if mode == "trajectory":
-            steps = run.steps or 0
-        described = spec.describe(
-            geometry,
-            steps=steps,
-            branches=branches,
-            samples=count,
-            num_frames=latent_frames(geometry, run.clip.frames),
-            tokens_per_frame=tokens_per_frame(geometry, run.clip.height, run.clip.width),
-        )
-        forwards = forwards_per_clip(run) if mode == "trajectory" else steps + (1 if films else forwards_per_clip(run))
-        return plan(
-            model,
-            run,
-            device=str(device),
-            forwards=forwards,
-            clips=count,
-            flops_per_second=models.measure_speed(device, dtype),
-            disk_bytes=disk_bytes(described, spec.describe_moments(geometry), count),
-        )
+        return expected
     identity = models.model_identity(model)
+    if process.leads:
+        check_fits(
+            expected,
+            # A worker may hold this very model already: then only a model larger than the machine is refused.
+            memory=models.memory_of(device, free=load is None) if run.offload == "none" else None,
+            disk=shutil.disk_usage(_nearest(Path(out))).free,
+            max_disk=max_disk,
+        )
+        progress(0, 1, f"expecting {expectation(expected)}")
     progress(0, 1, "loading the model")
     pipe = (load or models.load_pipeline)(model, **run.loading)
     start = time.perf_counter()
@@ -147,6 +160,11 @@ def render(result: dict[str, Any]) -> str:
             f"{result['uniform_ratio']:.3f})",
         ]
     )
+
+
+def _nearest(path: Path) -> Path:
+    """The folder itself or its nearest parent that exists."""
+    return next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
 
 
 def _prompts(prompts: str | Path | Sequence[str] | None, model: str, videos: bool) -> list[str]:

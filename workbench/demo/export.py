@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
