@@ -4,7 +4,7 @@ PORT ?= 8501
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup app test bench demo lint
+.PHONY: setup app test bench demo demo-evaluation lint
 
 setup: $(VENV)/.ready
 
@@ -33,3 +33,6 @@ bench: setup
 demo: setup
 	$(BIN)/python -m workbench.demo.build
 	$(BIN)/python -m workbench.demo.bundle
+
+demo-evaluation: setup
+	$(BIN)/python -m workbench.demo.evaluate --model demo --out build/demo-evaluation.json

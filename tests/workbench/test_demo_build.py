@@ -72,6 +72,11 @@ def test_the_folder_is_a_plain_wan_pipeline(built):
     assert all(isinstance(p, WanAttnProcessor) for p in pipeline.transformer.attn_processors.values())
 
 
+def test_no_file_of_the_model_names_a_place_of_the_machine_that_built_it(built):
+    described = [path.read_text() for path in (built / "model").rglob("*.json")]
+    assert described and not any(str(built) in text or str(Path.home()) + "/" in text for text in described)
+
+
 def test_weights_are_small_but_where_diffusers_keeps_them_whole(built):
     stored = load_file(built / "model" / "transformer" / "diffusion_pytorch_model.safetensors")
     whole = {name for name, tensor in stored.items() if tensor.dtype == torch.float32}

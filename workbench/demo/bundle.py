@@ -47,6 +47,7 @@ def bundle(
         out=runs / "demo-videos",
         mode="trajectory",
         prompts=SHOWN,
+        statistics="basic",
         resume=(runs / "demo-videos").exists(),
         progress=progress("demo-videos"),
     )

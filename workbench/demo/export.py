@@ -61,6 +61,10 @@ def export_pipeline(
     pipeline.save_pretrained(fresh)
     for part, module in (("vae", vae), ("transformer", transformer)):
         in_half_precision(module).save_pretrained(fresh / part)
+        config = json.loads((fresh / part / "config.json").read_text())
+        # Where a part was kept on the machine that built it is nobody's business.
+        config.pop("_name_or_path", None)
+        write_bytes(fresh / part / "config.json", (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     write_bytes(fresh / "defaults.json", (json.dumps(defaults(settings), indent=1) + "\n").encode())
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
