@@ -138,7 +138,7 @@ def capture(
         "attention": manifest.attention,
         "tau_s": TAU_S,
         "tau_t": TAU_T,
-        "roles": role_counts(run_roles(written, TAU_S, TAU_T)),
+        "roles": role_counts(run_roles(written, TAU_S, TAU_T)) if "self/ratio" in written.statistics else None,
         "uniform_ratio": written.uniform,
         "videos": len(written.videos),
         "bytes": sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file()),
