@@ -269,9 +269,16 @@ def _attention(pipe: Any, geometry: Geometry) -> dict[str, Any]:
     probe = torch.zeros(
         1, geometry.heads, 64, geometry.head_dim, dtype=transformer.dtype, device=pipe._execution_device
     )
+    kernel = fused_kernel(probe, probe, probe)
+    if "native" not in backend:
+        source = "one extra native call per attention module"
+    elif kernel is None:
+        source = "exact, in chunks beside the forward's call"
+    else:
+        source = "the forward's own call"
     return {
         "backend": backend,
-        "kernel": fused_kernel(probe, probe, probe) or "chunked",
-        "log_sum_exp": "the forward's own call" if "native" in backend else "one extra native call per block",
+        "kernel": kernel or "chunked",
+        "log_sum_exp": source,
         "dtype": str(transformer.dtype).removeprefix("torch."),
     }

@@ -5,6 +5,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pare.errors import InputError
+
+
+def check_output(path: str | Path, flag: str = "--out") -> None:
+    """Raises `InputError` unless `path` names a file that could be written; for use before long work.
+
+    >>> check_output("table.csv")
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(flag, got=f"{path}, a folder", expected="a file name", fix="add a name")
+    parent = next(each for each in path.absolute().parents if each.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(
+            flag, got=path, expected="a place that can be written", fix=f"choose another folder than {parent}"
+        )
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -18,7 +35,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
     ['note.txt']
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            str(path), got=error.strerror, expected="a place that can be written", fix="choose another folder"
+        ) from error
     # The name keeps its ending, since encoders choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:

@@ -1,7 +1,6 @@
 """Videos in and out: H.264 in an mp4 that every browser plays, with the settings that made it inside."""
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pare.errors import InputError
-from pare.files import replacing
+from pare.files import check_output, replacing
 
 # Near-lossless for the eye: the files are evidence, and short.
 QUALITY = "10"
@@ -94,15 +93,7 @@ def check_video_path(path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise InputError("--out", got=path.name, expected="a name that ends in .mp4", fix=f"{path.stem or 'video'}.mp4")
-    if path.is_dir():
-        raise InputError("--out", got=f"{path}, a folder", expected="a file name", fix="add a name")
-    parent = path.parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(
-            "--out", got=path, expected="a place that can be written", fix=f"choose another folder than {parent}"
-        )
+    check_output(path)
 
 
 def _metadata(path: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from tests.ports import find_free_port
 
 # Tiny tensors gain nothing from a second thread, and lose much when tests share the cores. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Servers that tests start on this machine are asked directly, whatever proxy there is.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 
 @pytest.fixture(scope="session")

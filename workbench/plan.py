@@ -1,5 +1,6 @@
 """What a run will cost, before it starts: parameters, tokens, operations, memory, time."""
 
+import math
 from typing import Any
 
 from pare import cost, reference
@@ -75,6 +76,8 @@ def check_fits(result: dict[str, Any], *, memory: int | None, disk: int, max_dis
 
     Raises `InputError` that names the flag to turn.
     """
+    if not (math.isfinite(max_disk) and max_disk > 0):
+        raise InputError("--max-disk", got=max_disk, expected="a number of GiB above 0", fix="--max-disk 10")
     need = result["memory"]["total"]
     if memory is not None and need > memory:
         raise InputError(

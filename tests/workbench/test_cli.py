@@ -128,6 +128,12 @@ BAD = [
     (["generate", "FOLDER", "--prompt", "7", "--out", "v.mp4", "--width", "40"], "--width 48"),
     (["generate", "FOLDER", "--prompt", "7", "--out", "v.mp4", "--device", "cuda:99"], "--device"),
     (["generate", "FOLDER", "--prompt", "7", "--out", "v.mp4", "--image", "none.png"], "--image"),
+    (["generate", "FOLDER", "--prompt", "7", "--out", "/dev/null/v.mp4"], "written"),
+    (["capture", "FOLDER", "--out", "run"], "--prompts"),
+    (["capture", "FOLDER", "--out", "run", "--prompts", "none.txt"], "--prompts"),
+    (["roles", "none"], "RUN"),
+    (["mask", "none", "--out", "m.safetensors"], "RUN"),
+    (["mask", "show", "none"], "MASK"),
     (["doctor", "nosuch"], "MODEL"),
     (["jobs", "submit", "generate", "FOLDER", "--bogus"], "--bogus"),
 ]

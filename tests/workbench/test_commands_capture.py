@@ -17,6 +17,7 @@ from pare import mask as masks
 from pare.errors import Cancelled, InputError
 from tests.runs_fixture import make_run
 from workbench.cli import main
+from workbench.commands import capture as capture_command
 from workbench.commands import mask as mask_command
 from workbench.commands.capture import capture
 from workbench.commands.mask import check, diff, mask, show
@@ -136,6 +137,13 @@ def test_what_does_not_fit_is_refused_before_the_model_is_loaded(tiny_folder, tm
         monkeypatch.setattr("pare.models.memory_of", lambda device, free: 1000)
         capture(str(tiny_folder), **given)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("group", ["parts", "rows", "moments"])
+def test_a_run_without_ratios_has_no_roles(group, tiny_folder, tmp_path, prompts):
+    result = capture(str(tiny_folder), out=tmp_path / "run", prompts=prompts, samples=1, statistics=group, device="cpu")
+    assert result["roles"] is None and result["samples"] == 1
+    assert "heads:" not in capture_command.render(result)
 
 
 def test_the_plan_is_told_before_the_start(tiny_folder, tmp_path, prompts):

@@ -194,7 +194,8 @@ def test_a_prompt_becomes_a_job_that_can_be_cancelled(at, tmp_path):
     (tmp_path / "models" / "one").mkdir(parents=True)
     (tmp_path / "models" / "one" / "model_index.json").write_text("{}")
     test = at("heads", tmp_path / "models")
-    test.selectbox(key="generate_model").set_value("models/one").run()
+    # A form sends its fields together, with its button.
+    test.selectbox(key="generate_model").set_value("models/one")
     test.text_input(key="prompt").set_value("a blue 3 *standing* still")
     test.button[0].click().run()
     alive(test)
@@ -309,3 +310,13 @@ def test_a_video_plays_without_the_routes_too(tmp_path, monkeypatch):
     (html,) = routed.get("html")
     assert 'src="/api/video/workspace/v.mp4"' in html.proto.body
     assert "a &quot;red&quot; &lt;7&gt;" in html.proto.body
+
+
+def test_the_bundled_run_opens_with_no_click(tmp_path, monkeypatch):
+    for name in ("PARE_DATA", "PARE_FOLDERS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PARE_WORKSPACE", str(tmp_path / "workspace"))
+    test = AppTest.from_file(str(PROJECT / "app.py"), default_timeout=60).run()
+    alive(test)
+    assert "n = 200 samples" in words(test)
+    assert "data/runs/demo" in [box.value for box in test.selectbox] or "demo" in words(test)

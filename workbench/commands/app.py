@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pare.errors import InputError
+from workbench.jobs.api import open_workspace
 from workbench.places import Places
 
 START_SECONDS = 60
@@ -42,6 +43,9 @@ def app(
             "--workspace", got=workspace, expected="a folder that can be written", fix="name another folder"
         ) from error
     _check_port(port)
+    if (places.workspace / "jobs.sqlite3").is_file():
+        # After a crash or a reboot the queues go on.
+        open_workspace(places.workspace).wake()
     address = f"http://localhost:{port}"
     # Pages run in threads of this process and read their places from the environment, as with `streamlit run app.py`.
     os.environ.update(places.environment())
@@ -62,9 +66,11 @@ def render(result: dict[str, Any]) -> str:
 def _announce(address: str, port: int, open_browser: bool) -> None:
     """Once the server answers, say where it is and open the browser; its own messages say why it does not."""
     deadline = time.monotonic() + START_SECONDS
+    # Whatever proxy the environment names, this machine is asked directly.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1):
+            with direct.open(f"http://127.0.0.1:{port}/_stcore/health", timeout=1):
                 break
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

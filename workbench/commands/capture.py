@@ -150,15 +150,17 @@ def render(result: dict[str, Any]) -> str:
     """The result for people."""
     if result.get("dry_run"):
         return render_plan(result)
+    measured = (
+        f"{result['run']}: {result['samples']} samples x {result['steps']} timesteps, "
+        f"{' and '.join(result['branches'])}, {result['blocks']} blocks x {result['heads']} heads; "
+        f"{gibi(result['bytes'])} in {duration(result['seconds'])}"
+    )
+    if result["roles"] is None:
+        return measured
     roles = ", ".join(f"{count} {role}" for role, count in result["roles"].items())
-    return "\n".join(
-        [
-            f"{result['run']}: {result['samples']} samples x {result['steps']} timesteps, "
-            f"{' and '.join(result['branches'])}, {result['blocks']} blocks x {result['heads']} heads; "
-            f"{gibi(result['bytes'])} in {duration(result['seconds'])}",
-            f"heads: {roles} (tau_s {result['tau_s']}, tau_t {result['tau_t']}; uniform attention would have "
-            f"{result['uniform_ratio']:.3f})",
-        ]
+    return (
+        f"{measured}\nheads: {roles} (tau_s {result['tau_s']}, tau_t {result['tau_t']}; uniform attention would have "
+        f"{result['uniform_ratio']:.3f})"
     )
 
 

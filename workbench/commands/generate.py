@@ -34,7 +34,7 @@ def generate(
         raise InputError("--prompt", got="nothing", expected="a few words", fix='for example --prompt "a red 7"')
     check_video_path(out)
     run = RunSettings.of(**settings).filled(model)
-    images = {name: _read_image(path) for name in ("image", "last_image") if (path := getattr(run, name))}
+    images = {name: _read_image(path, name) for name in ("image", "last_image") if (path := getattr(run, name))}
 
     # Seconds of import, so only once the flags are known to be good.
     import numpy as np
@@ -97,7 +97,7 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-def _read_image(path: str) -> Any:
+def _read_image(path: str, name: str) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -105,5 +105,8 @@ def _read_image(path: str) -> Any:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(
-            "--image", got=f"{path}, which cannot be read", expected="an image file", fix="use PNG or JPEG"
+            "--" + name.replace("_", "-"),
+            got=f"{path}, which cannot be read",
+            expected="an image file",
+            fix="use PNG or JPEG",
         ) from error

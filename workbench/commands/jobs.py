@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from pare.errors import Cancelled
 from pare.progress import Progress, silent
-from workbench.jobs.api import Job, Jobs, open_workspace
+from workbench.jobs.api import Job, Jobs, State, open_workspace
 from workbench.jobs.spec import COMMANDS, signature
 from workbench.jobs.words import parse
 
@@ -36,7 +37,7 @@ def jobs_submit(
     """Queues `pare COMMAND ARGUMENTS…` as a job, starts the device's worker, and returns at once (or `wait`s).
 
     `device` defaults to the arguments' own `--device`, else to this machine's fastest. Outputs with a relative name
-    land in the job's folder.
+    land in the job's folder. A job that was waited for and cancelled raises `Cancelled`.
     """
     expected = signature(command, commands)
     given = parse(command, arguments, expected)
@@ -45,7 +46,9 @@ def jobs_submit(
     job_id = jobs.submit(command, given, str(lane))
     if wait:
         job = jobs.wait(job_id, watch=lambda job: progress(job.done, job.total, job.message or job.state))
-        return jobs_status(job.id, workspace=workspace)
+        if job.state is State.CANCELLED:
+            raise Cancelled
+        return jobs_status(job.id, workspace=workspace) | {"waited": True}
     return _record(jobs.status(job_id))
 
 
@@ -75,6 +78,15 @@ def render(result: dict[str, Any]) -> str:
     if "jobs" in result:
         return "\n".join(_line(job) for job in result["jobs"]) or "no jobs"
     return "\n".join([_line(result), *result.get("artefacts", ())])
+
+
+def failed(result: dict[str, Any]) -> bool:
+    """Whether a job that was waited for did not come to its end; looking at one is no failure.
+
+    >>> failed({"waited": True, "state": "failed"}), failed({"state": "failed"})
+    (True, False)
+    """
+    return bool(result.get("waited")) and result["state"] in ("failed", "lost")
 
 
 def _existing(workspace: str, commands: str = COMMANDS) -> Jobs:

@@ -11,6 +11,7 @@ from analysis.runs import Run
 from pare import cost, reference
 from pare import mask as masks
 from pare.errors import InputError
+from pare.files import check_output
 from pare.geometry import Clip
 from pare.mask import Mask
 from pare.versions import versions
@@ -41,8 +42,7 @@ def mask(
     check_thresholds(tau_s, tau_t)
     if scorer not in SCORERS:
         raise InputError("--scorer", got=scorer, expected=f"one of {', '.join(SCORERS)}", fix=f"--scorer {SCORERS[0]}")
-    if Path(out).is_dir():
-        raise InputError("--out", got=f"{out}, a folder", expected="a file name", fix="for example mask.safetensors")
+    check_output(out)
     opened = Run.open(run)
     settings = {
         "ratio": ratio,

@@ -7,8 +7,7 @@ from analysis.importance import protected, run_importance
 from analysis.roles import TAU_S, TAU_T, check_thresholds, role_counts, role_table
 from analysis.runs import Run
 from analysis.thresholds import suggest_thresholds
-from pare.errors import InputError
-from pare.files import replacing
+from pare.files import check_output, replacing
 
 
 def roles(
@@ -29,8 +28,8 @@ def roles(
     check_thresholds(tau_s, tau_t)
     opened = Run.open(run)
     for flag, path in (("--csv", csv), ("--parquet", parquet)):
-        if path is not None and Path(path).is_dir():
-            raise InputError(flag, got=f"{path}, a folder", expected="a file name", fix="add a name")
+        if path is not None:
+            check_output(path, flag)
     table = role_table(opened, tau_s, tau_t, branch)
     importance = run_importance(opened, branch)
     table["importance"] = importance["self"].ravel()

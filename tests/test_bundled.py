@@ -1,0 +1,40 @@
+"""What ships in data/: sizes, agreement of the runs with the model, and how fast the bundled run opens."""
+
+import time
+
+import numpy as np
+import pytest
+
+from analysis.runs import Run
+from pare.geometry import DEMO
+from pare.reference import model_identity
+
+RUNS = sorted(path for path in (DEMO.parent / "runs").iterdir() if path.is_dir())
+
+
+def megabytes(folder) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def test_sizes_stay_within_their_shares():
+    assert megabytes(DEMO) <= 12
+    assert megabytes(DEMO.parent / "runs") <= 4
+    assert megabytes(DEMO.parent) <= 24
+
+
+@pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)
+def test_a_bundled_run_was_made_from_the_bundled_model(folder):
+    run = Run.open(folder)
+    assert run.complete
+    assert dict(run.manifest.model) == model_identity("demo")
+
+
+def test_the_bundled_run_is_whole_and_opens_in_under_a_second():
+    # A second is a hundred times what it takes, so that a busy machine does not fail it.
+    start = time.process_time()
+    run = Run.open(DEMO.parent / "runs" / "demo")
+    ratio = run.summary("self/ratio")
+    assert time.process_time() - start < 1
+    assert ratio["mean"].shape == (10, 1, 8, 10)
+    assert np.all(ratio["n"] == 200)
+    assert np.all((ratio["mean"] >= 0) & (ratio["mean"] <= 1))
