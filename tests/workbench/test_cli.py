@@ -251,6 +251,8 @@ def test_a_stopped_process_exits_with_130_and_leaves_nothing(tiny_folder, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that starts the tests in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     assert "loading" in process.stderr.readline()
