@@ -110,7 +110,7 @@ def test_colour_of_a_still_digit_needs_no_motion(colour):
 
 @pytest.mark.parametrize("speed", [0.5, 0.6, 0.7])
 def test_any_direction_is_measured_in_degrees(speed):
-    for number, angle in enumerate(range(-180, 180, 11)):
+    for number, angle in enumerate(np.arange(-180.0, 180.0, 11.0).tolist()):
         velocity = speed * np.array([np.cos(np.radians(angle)), -np.sin(np.radians(angle))])
         reading = read(clip_of(number % 10, straight((12, 12), velocity)), DATA)
         # 2.1 degrees at worst over every third degree, all digits and five speeds; what counts as right is within 22.5.
