@@ -1,7 +1,7 @@
 """The pruned Wan transformer: a stock one whose blocks may each have their own number of heads and neurons."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import ModelMixin, WanTransformer3DModel
@@ -22,6 +22,10 @@ from pare.student import BlockWidth
 
 # A saved pipeline finds this class again only if ModelMixin stands in the same module.
 __all__ = ["ModelMixin", "PareWanTransformer3DModel", "PareWanTransformerBlock"]
+
+
+# Tokens, context, modulation and rotary embedding: the arguments of a block, in its order.
+BlockInputs: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor, Any]
 
 
 class PareWanTransformerBlock(WanTransformerBlock):
@@ -180,33 +184,37 @@ class PareWanTransformer3DModel(WanTransformer3DModel):
     ) -> Transformer2DModelOutput | tuple[torch.Tensor, ...]:
         """The velocity [batch, channels, frames, height, width] of latents of that shape; see the stock model.
 
-        The same operations in the same order as the stock forward, in pieces: condition, blocks, velocity.
+        The same operations in the same order as the stock forward, in pieces: embed, blocks, velocity.
         """
-        patch_frames, patch_height, patch_width = self.config.patch_size
         _, _, frames, height, width = hidden_states.shape
+        patch_frames, patch_height, patch_width = self.config.patch_size
         grid = (frames // patch_frames, height // patch_height, width // patch_width)
-        rotary_emb = self.rope(hidden_states)
-        tokens = rearrange(
-            self.patch_embedding(hidden_states), "batch dim frame y x -> batch (frame y x) dim"
-        ).contiguous()
-        embedded, modulation, context = self._condition(timestep, encoder_hidden_states, encoder_hidden_states_image)
-        tokens = self._run_blocks(tokens, context, modulation, rotary_emb)
-        velocity = self._velocity(tokens, embedded, grid)
+        embedded, inputs = self.embed(hidden_states, timestep, encoder_hidden_states, encoder_hidden_states_image)
+        velocity = self._velocity(self._run_blocks(*inputs), embedded, grid)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
-    def _condition(
-        self, timestep: torch.Tensor, text: torch.Tensor, image: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The embedded timestep, the modulation of the blocks [batch, 6, dim], and the context: image, then text."""
-        # A timestep per token (two axes) is Wan2.2's; it costs two lines to stay the stock model there too.
+    def embed(
+        self,
+        hidden_states: torch.Tensor,
+        timestep: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        encoder_hidden_states_image: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, BlockInputs]:
+        """The embedded timestep, and what goes into the first block: tokens, context, modulation, rotary embedding.
+
+        Tokens are [batch, tokens, dim], the context image and then text, the modulation [batch, 6, dim].
+        """
+        rotary_emb = self.rope(hidden_states)
+        patches = self.patch_embedding(hidden_states)
+        tokens = rearrange(patches, "batch dim frame y x -> batch (frame y x) dim").contiguous()
+        # A timestep per token (two axes) is Wan2.2's; this one line keeps the model the stock one there too.
         per_token = timestep.shape[1] if timestep.ndim == 2 else None
         embedded, modulation, context, image_context = self.condition_embedder(
-            timestep.flatten(), text, image, timestep_seq_len=per_token
+            timestep.flatten(), encoder_hidden_states, encoder_hidden_states_image, timestep_seq_len=per_token
         )
-        modulation = modulation.unflatten(-1, (6, -1))
         if image_context is not None:
             context = torch.concat([image_context, context], dim=1)
-        return embedded, modulation, context
+        return embedded, (tokens, context, modulation.unflatten(-1, (6, -1)), rotary_emb)
 
     def _run_blocks(
         self, tokens: torch.Tensor, context: torch.Tensor, modulation: torch.Tensor, rotary_emb: Any
