@@ -40,14 +40,26 @@ def head_importance(value_norm: np.ndarray, timesteps: np.ndarray, output_weight
 def protected(importance: np.ndarray, roles: np.ndarray, alpha: float = ALPHA) -> np.ndarray:
     """s̃ = α·s for temporal heads, s otherwise (PARE, Eq. 5); `roles` holds the letters of `analysis.roles.classify`.
 
+    A score below 0, which Eq. 3 does not give but other scorers do, is divided by α: protection always raises.
+
     >>> protected(np.array([2.0, 2.0]), np.array(["T", "S"]), alpha=1.5).tolist()
     [3.0, 2.0]
     """
-    if not alpha >= 1:
+    check_alpha(alpha)
+    importance = np.asarray(importance, float)
+    lifted = np.where(importance < 0, importance / alpha, importance * alpha)
+    return np.where(np.asarray(roles) == "T", lifted, importance)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise InputError unless 1 <= α < ∞.
+
+    >>> check_alpha(1.5)
+    """
+    if not 1 <= alpha < float("inf"):
         raise InputError(
             "--alpha", got=alpha, expected="a number of at least 1", fix="1 protects nothing, PARE has 1.5"
         )
-    return np.where(np.asarray(roles) == "T", alpha, 1.0) * importance
 
 
 def run_importance(run: Run, branch: str | None = None) -> dict[str, np.ndarray]:

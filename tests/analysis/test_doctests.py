@@ -7,9 +7,11 @@ import pytest
 
 MODULES = [
     "analysis.aggregate",
+    "analysis.alpha_study",
     "analysis.attention",
     "analysis.capture_spec",
     "analysis.findings",
+    "analysis.head_scores",
     "analysis.importance",
     "analysis.marks",
     "analysis.projection",
@@ -17,12 +19,15 @@ MODULES = [
     "analysis.residual",
     "analysis.roles",
     "analysis.rows",
+    "analysis.score_table",
     "analysis.summary",
     "analysis.thresholds",
     "analysis.token_means",
     "pare.files",
     "pare.mask",
+    "pare.width.budget",
     "pare.width.heads",
+    "pare.width.neuron_count",
 ]
 
 
