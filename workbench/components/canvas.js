@@ -4,6 +4,11 @@ export function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
 }
 
+/** Two or three figures, no trailing zeros. */
+export function formatNumber(value) {
+  return Number.isNaN(value) ? "–" : String(Number(value.toPrecision(3)));
+}
+
 /** Label every index, or every 2nd, 5th, 10th …: the first spacing that leaves `needed` pixels per label. */
 export function labelEvery(cellSize, needed) {
   return [1, 2, 5, 10, 20, 50, 100].find((every) => every * cellSize >= needed) ?? 200;
@@ -49,6 +54,13 @@ export function luminance(colour) {
 export function contrast(one, other) {
   const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
   return (high + 0.05) / (low + 0.05);
+}
+
+/** The colour at `share` 0..1 of a palette of evenly spaced colours. */
+export function paletteColour(palette, share) {
+  const place = clamp(share, 0, 1) * (palette.length - 1);
+  const low = Math.min(Math.floor(place), palette.length - 2);
+  return mix(palette[low + 1], palette[low], place - low);
 }
 
 /** Black or white, whichever reads better on that colour. */
@@ -118,4 +130,12 @@ function ring(context, { x, y, width, height }, colour, background, lineWidth) {
     roundedPath(context, { x: x - 0.5, y: y - 0.5, width: width + 1, height: height + 1 }, width > 20 ? 4 : 2);
     context.stroke();
   }
+}
+
+function text(context, words, x, y, theme, { align = "center", strong = false } = {}) {
+  context.font = `${strong ? 600 : 400} 12px ${theme.font}`;
+  context.textAlign = align;
+  context.textBaseline = "middle";
+  context.fillStyle = strong ? theme.text : theme.muted;
+  context.fillText(words, x, y);
 }

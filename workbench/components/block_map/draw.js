@@ -25,13 +25,6 @@ export function placeAt(layout, x, y) {
   return [block, step >= 0 && step < layout.steps ? step : null];
 }
 
-/** The colour at `share` 0..1 of a palette of evenly spaced colours. */
-export function paletteColour(palette, share) {
-  const place = clamp(share, 0, 1) * (palette.length - 1);
-  const low = Math.min(Math.floor(place), palette.length - 2);
-  return mix(palette[low + 1], palette[low], place - low);
-}
-
 export function drawMap(context, layout, state, theme) {
   const { cellWidth, cellHeight, space, left, top } = layout;
   const [low, high] = state.limits;
@@ -59,14 +52,6 @@ export function drawMap(context, layout, state, theme) {
     const box = row(state.focus[0]);
     ring(context, { ...box, x: left + state.focus[1] * cellWidth, width: cellWidth - space }, theme.primary, theme.background, 2);
   }
-}
-
-function text(context, words, x, y, theme, { align = "center", strong = false } = {}) {
-  context.font = `${strong ? 600 : 400} 12px ${theme.font}`;
-  context.textAlign = align;
-  context.textBaseline = "middle";
-  context.fillStyle = strong ? theme.text : theme.muted;
-  context.fillText(words, x, y);
 }
 
 function drawLabels(context, layout, state, theme) {
@@ -133,9 +118,4 @@ function drawStepMeans(context, layout, state, theme) {
   text(context, formatNumber(high), left + across + 4, y(high), theme, { align: "left" });
   text(context, formatNumber(low), left + across + 4, y(low), theme, { align: "left" });
   text(context, "mean of blocks", left, 9, theme, { align: "left" });
-}
-
-/** Two or three figures, no trailing zeros. */
-export function formatNumber(value) {
-  return Number.isNaN(value) ? "–" : String(Number(value.toPrecision(3)));
 }

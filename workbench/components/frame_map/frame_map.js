@@ -1,0 +1,139 @@
+// The element: it reads a cell under the pointer or the keys, and talks to the players of its page inside the browser.
+
+const mounted = new WeakMap();
+
+export default function frameMap({ data, parentElement }) {
+  let map = mounted.get(parentElement);
+  if (!map || !map.root.isConnected) {
+    map?.disconnect();
+    map = new FrameMap(parentElement.querySelector(".frame-map"));
+    mounted.set(parentElement, map);
+  }
+  map.observer.observe(map.root);
+  map.receive(data);
+  // Streamlit may run the clean-up of an overtaken call while the element lives on.
+  const call = (map.lastCall = {});
+  return () => {
+    if (map.lastCall === call) map.disconnect();
+  };
+}
+
+class FrameMap {
+  constructor(root) {
+    this.root = root;
+    const find = (selector) => root.querySelector(selector);
+    [this.cells, this.canvas, this.cell, this.readout, this.live] = [".cells", "canvas", "#cell", ".readout", ".live"].map(find);
+    this.state = { frame: null, hover: null, focus: [0, 0], focused: false };
+    this.link = new FrameLink({ onShown: (frame) => this.mark(frame) });
+    this.observer = new ResizeObserver(() => this.schedule());
+    this.listen();
+  }
+
+  disconnect() {
+    this.observer.disconnect();
+    this.link.disconnect();
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+  }
+
+  receive(data) {
+    const { state } = this;
+    Object.assign(state, {
+      frames: data.frames, high: data.high || 1, palette: data.palette, hover: null,
+      values: Array.from(data.cells.getChild("value").toArray()),
+    });
+    if (this.received !== data.frame || state.frame >= data.frames) {
+      this.received = data.frame;
+      state.frame = data.frame;
+    }
+    state.focus = state.focus.map((index) => Math.min(index, data.frames - 1));
+    this.link.connect(data.link);
+    this.cells.setAttribute("aria-label", `${data.title}: attention from query frames (down) to key frames (across)`);
+    this.cells.setAttribute("aria-rowcount", data.frames);
+    this.cells.setAttribute("aria-colcount", data.frames);
+    this.theme = readTheme(this.root);
+    this.root.hidden = false;
+    this.schedule();
+  }
+
+  mark(frame) {
+    if (frame === this.state.frame || frame >= this.state.frames) return;
+    this.state.frame = frame;
+    this.schedule();
+  }
+
+  schedule() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
+  }
+
+  draw() {
+    this.frame = 0;
+    const { state, root } = this;
+    if (!root.clientWidth || !state.values) return;
+    this.layout = frameMapLayout(root.clientWidth, state.frames);
+    drawFrameMap(prepare(this.canvas, this.layout.width, this.layout.height), this.layout, state, this.theme);
+    const shown = state.hover ?? (state.focused ? state.focus : null);
+    this.root.dataset.frame = state.frame ?? "";
+    this.readout.textContent = shown ? this.describe(shown) : this.words();
+    this.cell.parentElement.setAttribute("aria-rowindex", state.focus[0] + 1);
+    this.cell.setAttribute("aria-colindex", state.focus[1] + 1);
+    this.cell.setAttribute("aria-selected", state.focus[0] === state.frame);
+    this.cell.textContent = this.describe(state.focus);
+  }
+
+  words() {
+    if (!this.link.name) return "Query frames down, key frames across.";
+    return `Query frames down, key frames across · a click seeks${this.state.frame === null ? "" : ` · the video shows frame ${this.state.frame}`}`;
+  }
+
+  describe([query, key]) {
+    const { values, frames } = this.state, value = values[query * frames + key];
+    const share = Number.isNaN(value) ? "not captured" : `${value.toFixed(3)} (uniform ${(1 / frames).toFixed(3)})`;
+    return `from frame ${query} to frame ${key} · ${share}`;
+  }
+
+  choose(query) {
+    this.mark(query);
+    this.live.textContent = `frame ${query}`;
+    this.link.want(query);
+  }
+
+  listen() {
+    const { cells, state } = this;
+    const under = (event) => {
+      const box = this.canvas.getBoundingClientRect();
+      return this.layout ? framesAt(this.layout, event.clientX - box.left, event.clientY - box.top) : null;
+    };
+    const hover = (cell) => {
+      if (String(cell) === String(state.hover)) return;
+      state.hover = cell;
+      this.schedule();
+    };
+    cells.onpointermove = (event) => hover(under(event));
+    cells.onpointerleave = () => hover(null);
+    cells.onclick = (event) => {
+      const cell = under(event);
+      if (!cell) return;
+      state.focus = cell;
+      this.choose(cell[0]);
+    };
+    cells.onfocus = cells.onblur = () => {
+      state.focused = cells.matches(":focus-visible");
+      this.schedule();
+    };
+    cells.onkeydown = (event) => {
+      if (event.altKey || event.metaKey) return;
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        this.choose(state.focus[0]);
+        return;
+      }
+      const cell = cellAfterKey(state.focus, event.key, state.frames, state.frames, event.ctrlKey);
+      if (!cell) return;
+      event.preventDefault();
+      Object.assign(state, { focus: cell, hover: null, focused: true });
+      this.live.textContent = this.describe(cell);
+      this.schedule();
+    };
+  }
+}
