@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch.nn.attention import SDPBackend
 from torch.nn.functional import one_hot, pad
 
+from analysis.xformers_lse import xformers_attention
 from pare.errors import InputError
 
 # Rows of logits that the fallback holds at a time; with all heads it stays below CHUNK_CELLS numbers.
@@ -48,9 +49,9 @@ def fused_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sc
 def run_kernel(
     kernel: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None = None
 ) -> Attention:
-    """Run one of the kernels that `fused_kernel` names, in its form that also returns the log-sum-exp.
+    """Run one of the kernels that `fused_kernel` names, or `xformers`, in its form that also returns the log-sum-exp.
 
-    The output is what `scaled_dot_product_attention` gives for the same tensors, bit for bit.
+    On the CPU the output is what `scaled_dot_product_attention` gives for the same tensors, bit for bit.
     """
     if kernel == "flash_cpu":
         return Attention(
@@ -73,6 +74,8 @@ def run_kernel(
             query, key, value, None, True, 0.0, False, False, scale=scale
         )
         return Attention(output, lse.reshape(query.shape[:3]))
+    if kernel == "xformers":
+        return Attention(*xformers_attention(query, key, value, scale))
     raise ValueError(f"no kernel {kernel!r}")
 
 

@@ -5,26 +5,24 @@ Hooks on every attention module say whose attention is running; a `TorchFunction
 kernel in the form that also returns the log-sum-exp. Its output is the model's own, bit for bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from analysis.capture_spec import CaptureSpec
 from analysis.catalogue import GROUPS
-from analysis.measured_pass import Pass, mean_moments, stack_passes
+from analysis.measured_pass import Pass, stack_passes
 from analysis.projection import output_weight
 from analysis.recorder import Recorder
 from pare.errors import InputError
+from pare.passes import Around, ForwardPass, around_each_pass, wan_transformer
 
-__all__ = ["CaptureSpec", "Pass", "Recorder", "capture", "mean_moments", "output_weight_norms", "stack_passes"]
-
-HOOK = "pare_capture"
+__all__ = ["CaptureSpec", "Pass", "Recorder", "capture", "output_weight_norms", "stack_passes"]
 
 
 @contextmanager
@@ -40,7 +38,8 @@ def capture(model: Any, spec: CaptureSpec | None = None) -> Iterator[Recorder]:
     transformer = _transformer(model)
     recorder = Recorder(transformer, spec or CaptureSpec())
     with ExitStack() as stack:
-        stack.enter_context(_pass_hook(transformer, recorder))
+        passes = stack.enter_context(around_each_pass(transformer, _measuring(recorder), "capture"))
+        recorder.restart = passes.restart
         for index, block in enumerate(transformer.blocks):
             for kind, attention in (("self", block.attn1), ("cross", block.attn2)):
                 _hook(stack, attention.register_forward_pre_hook, _entering(recorder, kind, index))
@@ -68,25 +67,13 @@ def output_weight_norms(transformer: Any) -> dict[str, np.ndarray]:
     return norms
 
 
-class _PassHook(ModelHook):
-    """Diffusers' kind of hook, since only these are told the branch: `cache_context` looks for a StateManager."""
+def _measuring(recorder: Recorder) -> Around:
+    @contextmanager
+    def around(this: ForwardPass, given: Mapping[str, Any]) -> Iterator[None]:
+        with recorder.forward(this, given["hidden_states"]), _AttentionCalls(recorder):
+            yield
 
-    _is_stateful = True
-
-    def __init__(self, recorder: Recorder):
-        super().__init__()
-        self.recorder, self.context = recorder, recorder.context
-
-    def new_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        given = dict(zip(("hidden_states", "timestep"), args, strict=False)) | kwargs
-        with self.recorder.forward(given["hidden_states"], given["timestep"]), _AttentionCalls(self.recorder):
-            forward = self.fn_ref.original_forward
-            assert forward is not None
-            return forward(*args, **kwargs)
-
-    def reset_state(self, module: torch.nn.Module) -> torch.nn.Module:
-        self.context.reset()
-        return module
+    return around
 
 
 class _AttentionCalls(TorchFunctionMode):
@@ -100,30 +87,12 @@ class _AttentionCalls(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def _pass_hook(transformer: Any, recorder: Recorder) -> Iterator[None]:
-    own_forward, own_registry = "forward" in vars(transformer), hasattr(transformer, "_diffusers_hook")
-    registry = HookRegistry.check_if_exists_or_initialize(transformer)
-    if registry.get_hook(HOOK) is not None:
-        raise InputError("capture", got="a model already in a capture", expected="one at a time", fix="end the first")
-    registry.register_hook(_PassHook(recorder), HOOK)
-    try:
-        yield
-    finally:
-        registry.remove_hook(HOOK, recurse=False)
-        if not own_forward:
-            # The registry puts the class's own method back as an attribute of the module; the module had none.
-            vars(transformer).pop("forward", None)
-        if not own_registry and not registry.hooks:
-            del transformer._diffusers_hook
-
-
 def _hook(stack: ExitStack, register: Callable[..., Any], function: Callable[..., None], **how: Any) -> None:
     stack.callback(register(function, **how).remove)
 
 
 def _entering(recorder: Recorder, kind: str, block: int) -> Callable[..., None]:
-    return lambda module, args: recorder.enter_attention(kind, block)
+    return lambda module, args: recorder.enter_attention(kind, block, module.processor)
 
 
 def _leaving(recorder: Recorder) -> Callable[..., None]:
@@ -166,13 +135,12 @@ def _entering_second_linear(recorder: Recorder, block: int) -> Callable[..., Non
 
 
 def _transformer(model: Any) -> Any:
-    transformer = getattr(model, "transformer", model)
-    blocks = getattr(transformer, "blocks", None)
-    if not blocks or not all(hasattr(block, name) for block in blocks for name in ("attn1", "attn2")):
-        raise InputError("capture", got=type(model).__name__, expected="a Wan pipeline or transformer", fix="load one")
-    compiled = (getattr(module, "_compiled_call_impl", None) is not None for module in (transformer, *blocks))
-    if hasattr(transformer, "_orig_mod") or any(compiled):
-        raise InputError("capture", got="a compiled model", expected="one that is not", fix="capture before compiling")
+    transformer = wan_transformer(model, "capture")
     if getattr(transformer, "_parallel_config", None) is not None:
-        raise InputError("capture", got="context parallelism", expected="one device", fix="capture without it")
+        raise InputError(
+            "capture",
+            got="context or tensor parallelism, one forward spread over several devices",
+            expected="a forward on one device",
+            fix="capture before enable_parallelism(), or let several processes share the samples (accelerate launch)",
+        )
     return transformer

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from analysis.attention_calls import backend_of
 from analysis.brute_force import brute_force_ratio, queries_and_keys
 from analysis.capture import CaptureSpec, Recorder, capture
 from pare.geometry import Geometry
@@ -177,8 +178,7 @@ def check_overhead(
 
 def check_backend(transformer: Any, inputs: Inputs, measure: Capture = capture) -> Check:
     """Which attention backend and kernel run here, and whether the log-sum-exp comes from the forward's own call."""
-    chosen = transformer.blocks[0].attn1.processor._attention_backend
-    backend = "native" if chosen is None else str(chosen.value)
+    backend = backend_of(transformer.blocks[0].attn1.processor).value
     with measure(transformer, RATIO) as recorder:
         for _ in range(2):
             # Where torch's own flags are looked at once per shape, the second forward shows what stays.

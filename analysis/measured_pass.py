@@ -13,7 +13,7 @@ class Pass:
     """What one forward of the transformer gave, first axis block; NaN where a block did not run.
 
     Statistics are float32 [block, head] or [block], a frame map is float16 [block, head, frame_q, frame_k] and absent
-    where its step or branch is not kept. Moments are the means over this forward's tokens, float32.
+    where its step or branch is not kept.
     """
 
     step: int
@@ -22,7 +22,6 @@ class Pass:
     sigma: float
     num_frames: int
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    moments: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def stack_passes(
@@ -47,15 +46,3 @@ def stack_passes(
             if name in arrays and each.step in own_steps and each.branch in own_branches:
                 arrays[name][own_steps.index(each.step), own_branches.index(each.branch)] = values
     return arrays
-
-
-def mean_moments(passes: list[Pass]) -> dict[str, np.ndarray]:
-    """One sample's moments: the mean over its passes in float64, kept in float32; NaN where a block never ran."""
-    names = passes[0].moments if passes else ()
-    means = {}
-    for name in names:
-        values = np.stack([each.moments[name] for each in passes]).astype(np.float64)
-        there = ~np.isnan(values)
-        with np.errstate(invalid="ignore"):
-            means[name] = (np.where(there, values, 0).sum(axis=0) / there.sum(axis=0)).astype(np.float32)
-    return means

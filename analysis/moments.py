@@ -1,10 +1,46 @@
-"""Moments of a run: means over its samples, kept up to date while samples arrive, mergeable by their counts."""
+"""Moments: means over the forwards of a sample, then over the samples of a run; each as a running sum, none kept apart."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from analysis.manifest import Statistic
+
+
+class MeanOfPasses:
+    """Running float64 sums over one sample's forwards; a block that is NaN in a forward is not counted there.
+
+    What it holds is one array per moment, however many forwards are added. The order of the additions is that of the
+    forwards, so that the same forwards give the same bits.
+
+    >>> means = MeanOfPasses()
+    >>> for values in ([1.0, 4.0], [3.0, np.nan]):
+    ...     means.add({"self/query_square": np.array(values, np.float32)})
+    >>> means.arrays()["self/query_square"]
+    array([2., 4.], dtype=float32)
+    """
+
+    def __init__(self) -> None:
+        self._n: dict[str, np.ndarray] = {}
+        self._sum: dict[str, np.ndarray] = {}
+
+    def add(self, moments: Mapping[str, np.ndarray]) -> None:
+        """Count the next forward: its means over tokens, first axis block."""
+        for name, values in moments.items():
+            if name not in self._sum:
+                self._n[name] = np.zeros(len(values), np.int32)
+                self._sum[name] = np.zeros(values.shape)
+            there = _there(values)
+            self._n[name] += there
+            self._sum[name][there] += values[there]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The means in float32; NaN where a block never ran."""
+        found = {}
+        for name, total in self._sum.items():
+            n = _along(self._n[name], total)
+            found[name] = np.where(n > 0, total / np.maximum(n, 1), np.nan).astype(np.float32)
+        return found
 
 
 class MeanOfSamples:
@@ -32,8 +68,7 @@ class MeanOfSamples:
     def add(self, sample: Mapping[str, np.ndarray]) -> None:
         """Count the next sample."""
         for name, values in sample.items():
-            n = (~np.isnan(values.reshape(len(values), -1)).any(axis=1)).astype(np.int32)
-            self._join(name, n, values.astype(np.float64))
+            self._join(name, _there(values).astype(np.int32), values.astype(np.float64))
         self.samples += 1
 
     def merge(self, other: "MeanOfSamples") -> None:
@@ -55,6 +90,11 @@ class MeanOfSamples:
         share = _along(n / np.maximum(there, 1), mean)
         self._mean[name] = np.where(share > 0, self._mean[name] + (mean - self._mean[name]) * share, self._mean[name])
         self._n[name] = there.astype(np.int32)
+
+
+def _there(values: np.ndarray) -> np.ndarray:
+    """Which blocks ran: those without a NaN."""
+    return ~np.isnan(values.reshape(len(values), -1)).any(axis=1)
 
 
 def _along(per_block: np.ndarray, values: np.ndarray) -> np.ndarray:

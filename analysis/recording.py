@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 
-from analysis.attention import fused_kernel
-from analysis.capture import CaptureSpec, Pass, capture, mean_moments, output_weight_norms, stack_passes
+from analysis.attention_calls import describe_attention
+from analysis.capture import CaptureSpec, Recorder, capture, output_weight_norms, stack_passes
 from analysis.generation import encode, first_inputs, generate
 from analysis.manifest import Manifest, Sample
 from analysis.runs import Run
@@ -86,7 +86,13 @@ def plan(
         ),
         moments=spec.describe_moments(geometry),
         query_rows=spec.query_rows(frames, per_frame),
-        attention=_attention(pipe, geometry),
+        attention=describe_attention(
+            pipe.transformer,
+            heads=geometry.heads,
+            head_dim=geometry.head_dim,
+            tokens=frames * per_frame,
+            device=pipe._execution_device,
+        ),
         versions=versions(),
     )
 
@@ -162,11 +168,17 @@ def record(
                     progress(share.advance(), total, f"sample {index + 1} of {len(manifest.samples)}, {message}")
 
                 with torch.no_grad(), _freed(pipe):
-                    passes, kernels = one(pipe, manifest, index, videos, writer.folder, step)
+                    recorder = one(pipe, manifest, index, videos, writer.folder, step)
                 steps, measured = len(manifest.timesteps), manifest.measured(index)
-                arrays = stack_passes(passes, steps, manifest.branches, measured)
-                writer.write_sample(index, arrays, mean_moments(passes))
-                writer.log("sample", index=index, seconds=round(time.monotonic() - started, 3), kernels=kernels)
+                arrays = stack_passes(recorder.take(), steps, manifest.branches, measured)
+                writer.write_sample(index, arrays, recorder.take_moments())
+                writer.log(
+                    "sample",
+                    index=index,
+                    seconds=round(time.monotonic() - started, 3),
+                    kernels=sorted(recorder.kernels),
+                    extra_calls=recorder.extra_calls,
+                )
         run = share.finish(progress)
         writer.log("end", process=process.rank)
     return run
@@ -179,7 +191,7 @@ def _calibration_sample(
     videos: Sequence[Path],
     folder: Path,
     step: Callable[[str], None],
-) -> tuple[list[Pass], list[str]]:
+) -> Recorder:
     sample = manifest.samples[index]
     generator = torch.Generator("cpu").manual_seed(sample.seed)
     with first_inputs(pipe.transformer) as inputs:
@@ -205,7 +217,7 @@ def _calibration_sample(
                     **fixed,
                 )
             step(f"timestep {t:g}")
-        return recorder.take(), sorted(recorder.kernels)
+    return recorder
 
 
 def _trajectory_sample(
@@ -215,7 +227,7 @@ def _trajectory_sample(
     videos: Sequence[Path],
     folder: Path,
     step: Callable[[str], None],
-) -> tuple[list[Pass], list[str]]:
+) -> Recorder:
     sample = manifest.samples[index]
     generator = torch.Generator("cpu").manual_seed(sample.seed)
     with capture(pipe, CaptureSpec.of_sample(manifest, index)) as recorder:
@@ -225,7 +237,7 @@ def _trajectory_sample(
     assert sample.video is not None
     metadata = {**made_by, "settings": manifest.settings}
     write_video(pixels, folder / sample.video, manifest.clip["fps"], metadata)
-    return recorder.take(), sorted(recorder.kernels)
+    return recorder
 
 
 @contextmanager
@@ -259,26 +271,3 @@ def _units(manifest: Manifest, videos: Sequence[Path]) -> int:
     if manifest.mode == "trajectory":
         return len(manifest.timesteps)
     return (1 if videos else manifest.settings["steps"]) + len(manifest.timesteps)
-
-
-def _attention(pipe: Any, geometry: Geometry) -> dict[str, Any]:
-    """How attention is computed, and how its log-sum-exp is had: for the run's manifest."""
-    transformer = pipe.transformer
-    chosen = transformer.blocks[0].attn1.processor._attention_backend
-    backend = "native" if chosen is None else str(chosen.value)
-    probe = torch.zeros(
-        1, geometry.heads, 64, geometry.head_dim, dtype=transformer.dtype, device=pipe._execution_device
-    )
-    kernel = fused_kernel(probe, probe, probe)
-    if "native" not in backend:
-        source = "one extra native call per attention module"
-    elif kernel is None:
-        source = "exact, in chunks beside the forward's call"
-    else:
-        source = "the forward's own call"
-    return {
-        "backend": backend,
-        "kernel": kernel or "chunked",
-        "log_sum_exp": source,
-        "dtype": str(transformer.dtype).removeprefix("torch."),
-    }

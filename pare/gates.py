@@ -16,7 +16,9 @@ from einops import rearrange
 from jaxtyping import Float, Shaped
 
 from pare.errors import InputError
-from pare.passes import ForwardPass, each_pass
+from pare.passes import ForwardPass, each_pass, wan_transformer
+
+__all__ = ["Gates", "Schedule", "apply_gate", "check_gates", "gate_shapes", "gated", "wan_transformer"]
 
 # A tensor or array over blocks, or one entry per block where blocks differ in width (None: leave the block alone).
 PerBlock: TypeAlias = torch.Tensor | np.ndarray | Sequence[torch.Tensor | np.ndarray | None]
@@ -108,7 +110,8 @@ def apply_gate(
 ) -> Float[torch.Tensor, "batch tokens width"]:
     """g·v + (1 − g)·mean for every unit (a head: head_dim values, a neuron: one); g·v without a mean.
 
-    `samples` is the batch, or 1.
+    `samples` is the batch, or 1. A factor of exactly 1 leaves values as they are bit for bit, whatever the mean: one
+    that was never measured is NaN. The gradient for such a factor takes a mean that is not finite as 0.
 
     >>> apply_gate(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), torch.tensor([True, False])).tolist()
     [[[1.0, 2.0, 0.0, 0.0]]]
@@ -121,7 +124,7 @@ def apply_gate(
     gate = rearrange(torch.atleast_2d(factor).to(units), "samples unit -> samples 1 unit 1")
     result = units * gate
     if mean is not None:
-        result = result + (1 - gate) * mean.to(units)
+        result = result + _rest(gate, mean.to(units))
     return rearrange(result, "batch tokens unit width -> batch tokens (unit width)")
 
 
@@ -164,16 +167,11 @@ def check_gates(gates: Gates, shapes: dict[str, tuple[tuple[int, int], ...]]) ->
                     )
 
 
-def wan_transformer(model: Any) -> Any:
-    """The transformer of a Wan pipeline, or the Wan transformer itself; InputError for anything else or compiled."""
-    transformer = getattr(model, "transformer", model)
-    blocks = getattr(transformer, "blocks", None)
-    if not blocks or not all(hasattr(block, name) for block in blocks for name in ("attn1", "attn2", "ffn")):
-        raise InputError("gates", got=type(model).__name__, expected="a Wan pipeline or transformer", fix="load one")
-    compiled = (getattr(module, "_compiled_call_impl", None) is not None for module in (transformer, *blocks))
-    if hasattr(transformer, "_orig_mod") or any(compiled):
-        raise InputError("gates", got="a compiled model", expected="one that is not", fix="gate before compiling")
-    return transformer
+def _rest(gate: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    """(1 − g)·mean, −0 where g is 1: the one number that every number stays the same with when it is added."""
+    known = torch.where((gate == 1) & ~mean.isfinite(), 0, mean)
+    # Of the two ways to write 1 − g one gives +0 for g = 1 and one −0; both have the gradient −1.
+    return torch.where(known.signbit(), 1 - gate, -(gate - 1)) * known
 
 
 def _consumer(block: Any, part: str) -> Any:

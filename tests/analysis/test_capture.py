@@ -9,7 +9,7 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from analysis.capture import CaptureSpec, capture, mean_moments, output_weight_norms, stack_passes
+from analysis.capture import CaptureSpec, capture, output_weight_norms, stack_passes
 from analysis.catalogue import BASIC, STATISTICS
 from analysis.rows import sample_rows
 from pare.errors import InputError
@@ -190,10 +190,11 @@ def test_every_statistic_and_moment_matches_float64_written_out(image, cross_nor
     with torch.no_grad():
         expected = float64_reference(transformer, given, frames)
     (only,) = recorder.take()
-    assert not set(only.arrays) & set(only.moments)
-    found = only.arrays | only.moments
+    moments = recorder.take_moments()
+    assert not set(only.arrays) & set(moments)
+    found = only.arrays | moments
     assert set(found) == set(expected)
-    assert len(only.arrays) == (20 if image else 19) and len(only.moments) == (9 if image else 8)
+    assert len(only.arrays) == (20 if image else 19) and len(moments) == (9 if image else 8)
     for name, values in expected.items():
         half = name == "self/frame_map"
         assert found[name].shape == values.shape and found[name].dtype == (np.float16 if half else np.float32)
@@ -422,7 +423,7 @@ def test_only_what_was_asked_for():
     with torch.no_grad(), capture(transformer, CaptureSpec(("cross/value_norm",), moments=False)) as recorder:
         transformer(**inputs())
     (only,) = recorder.take()
-    assert set(only.arrays) == {"cross/value_norm"} and only.moments == {} and recorder.kernels == set()
+    assert set(only.arrays) == {"cross/value_norm"} and recorder.take_moments() == {} and recorder.kernels == set()
     with pytest.raises(InputError, match="self/ratio"):
         CaptureSpec(("self/rato",))
 
@@ -461,22 +462,45 @@ def test_the_seed_draws_the_rows():
     assert (found[0] != found[2]).any()
 
 
-def test_moments_are_means_over_passes_and_absent_blocks_are_nan():
-    transformer = tiny_transformer()
+def test_moments_are_means_over_passes_in_their_order():
+    transformer, each, seeds = tiny_transformer(), [], range(3)
     with torch.no_grad(), capture(transformer) as recorder:
-        for seed in (0, 1):
+        for seed in seeds:
             transformer(**inputs(seed=seed))
-        passes = recorder.take()
-    means = mean_moments(passes)
+            each.append(recorder.take_moments())
+        for seed in seeds:
+            transformer(**inputs(seed=seed))
+    means = recorder.take_moments()
+    assert recorder.take_moments() == {} and set(means) == set(each[0])
     for name, values in means.items():
-        both = [each.moments[name].astype(np.float64) for each in passes]
-        assert (both[0] != both[1]).any() and values.dtype == np.float32
-        np.testing.assert_allclose(values, (both[0] + both[1]) / 2, rtol=1e-6)
-        for each in passes:
-            each.moments[name][1] = np.nan
-        passes[0].moments[name][0] = np.nan
-        np.testing.assert_allclose(mean_moments(passes)[name][0], both[1][0], rtol=1e-6)
-        assert np.isnan(mean_moments(passes)[name][1]).all()
+        apart = [one[name] for one in each]
+        assert (apart[0] != apart[1]).any() and values.dtype == np.float32
+        total = apart[0].astype(np.float64) + apart[1] + apart[2]
+        np.testing.assert_array_equal(values, (total / 3).astype(np.float32))
+
+
+def held_bytes(value):
+    """Bytes of all arrays and tensors that a recorder keeps, the model's own left out."""
+    if isinstance(value, np.ndarray | torch.Tensor):
+        return value.nbytes
+    if isinstance(value, torch.nn.Module) or callable(value):
+        return 0
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(held_bytes, [*inside, *getattr(value, "__dict__", {}).values()]))
+
+
+def test_memory_held_for_moments_is_the_same_after_4_and_after_40_passes():
+    transformer, given, held = tiny_transformer(num_layers=1), inputs(frames=1), {}
+    with torch.no_grad(), capture(transformer, CaptureSpec(moments=True)) as recorder:
+        for number in range(1, 41):
+            transformer(**given)
+            held[number] = held_bytes(recorder)
+    (one, *_) = passes = recorder.take()
+    assert len(passes) == 40
+    # The statistics of every pass stay until the sample's file is written: what a run is for.
+    of_one_pass = held_bytes(one)
+    assert held[40] - held[4] == 36 * of_one_pass
+    assert 0 < held[4] - 4 * of_one_pass == held[40] - 40 * of_one_pass
 
 
 def test_gates_do_not_reach_what_is_measured_of_a_head_or_neuron_in_their_own_block():
@@ -488,16 +512,18 @@ def test_gates_do_not_reach_what_is_measured_of_a_head_or_neuron_in_their_own_bl
     with torch.no_grad():
         with capture(transformer) as recorder:
             transformer(**inputs())
+            found.append((recorder.take()[0].arrays, recorder.take_moments()))
             with gated(transformer, gates):
                 transformer(**inputs())
-        found += recorder.take()
+            found.append((recorder.take()[0].arrays, recorder.take_moments()))
         with gated(transformer, gates), capture(transformer) as recorder:
             transformer(**inputs())
-        found += recorder.take()
-    for each in found[1:]:
-        np.testing.assert_array_equal(each.moments["ffn/activation"], found[0].moments["ffn/activation"])
+        found.append((recorder.take()[0].arrays, recorder.take_moments()))
+    (plain, activations), *gated_ones = found
+    for arrays, moments in gated_ones:
+        np.testing.assert_array_equal(moments["ffn/activation"], activations["ffn/activation"])
         # Only the bias of the second layer is left.
-        assert each.arrays["block/ffn_norm"][0] < found[0].arrays["block/ffn_norm"][0]
+        assert arrays["block/ffn_norm"][0] < plain["block/ffn_norm"][0]
 
 
 def test_output_weight_norms_are_those_of_the_slices():

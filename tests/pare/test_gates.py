@@ -329,3 +329,22 @@ def test_shapes_come_from_the_layers():
 def test_examples(module):
     found = doctest.testmod(importlib.import_module(module))
     assert found.attempted and not found.failed
+
+
+@pytest.mark.parametrize("mean", [float("nan"), float("inf"), 3.0, -3.0, 0.0, -0.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_factor_of_one_leaves_every_bit_whatever_the_mean(mean, dtype):
+    values = torch.tensor([[[0.0, -0.0, 1e-40, -2.5, float("inf"), 3.0]]]).to(dtype)
+    means = torch.full((3, 2), mean)
+    for factor in (torch.ones(3), torch.ones(3, dtype=torch.bool), torch.ones(1, 3, requires_grad=True)):
+        same = apply_gate(values, factor, means).detach()
+        assert torch.equal(same, values) and torch.equal(same.signbit(), values.signbit())
+
+
+def test_gradients_of_factors_of_one_know_the_mean_and_a_missing_mean_stays_where_its_factor_is_one():
+    values, factor = torch.tensor([[[2.0, 5.0, 7.0]]]), torch.ones(3, requires_grad=True)
+    apply_gate(values, factor, torch.tensor([[0.5], [-0.5], [float("nan")]])).sum().backward()
+    assert factor.grad.tolist() == [1.5, 5.5, 7.0]
+    half = torch.tensor([1.0, 0.5, 0.5])
+    found = apply_gate(values, half, torch.tensor([[float("nan")], [1.0], [float("nan")]]))[0, 0]
+    assert found[:2].tolist() == [2.0, 3.0] and found[2].isnan()
