@@ -11,8 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from tests.browser import waiting
+from tests.browser.waiting import PATIENCE_MS
 from tests.ports import find_free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +37,6 @@ SERVER_FLAGS = (
     "--browser.gatherUsageStats=false",
     "--client.toolbarMode=viewer",
 )
-IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 
 
 class Servers:
@@ -64,7 +65,7 @@ class Servers:
         self._urls[settings] = url
         return url
 
-    def start(self, argv: Sequence[str], port: int, env: Mapping[str, str] | None = None, seconds: float = 60) -> str:
+    def start(self, argv: Sequence[str], port: int, env: Mapping[str, str] | None = None, seconds: float = 120) -> str:
         """Run any command that serves Streamlit on `port`, and wait until it is healthy."""
         path = self._logs / f"server-{port}.log"
         with path.open("ab") as log:
@@ -127,29 +128,40 @@ def browser() -> Iterator[Browser]:
     if executable is None:
         pytest.fail(f"browser tests: got none of {', '.join(CHROMIUM_NAMES)}; expected one on PATH; "
                     "fix: apt-get install chromium")  # fmt: skip
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=list(CHROMIUM_ARGS))
+        browser = playwright.chromium.launch(executable_path=executable, args=list(CHROMIUM_ARGS), timeout=PATIENCE_MS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A fresh profile at 1440 x 900; an uncaught error of the page's scripts fails the test."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    page = context.new_page()
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """new_page(width, height, scheme) opens a fresh profile; an uncaught error of any page's scripts fails the test."""
+    contexts: list[BrowserContext] = []
     errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
+
+    def open_page(width: int = 1440, height: int = 900, scheme: str = "light") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
     assert not errors, errors
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Page]) -> Page:
+    """A page of a fresh profile at 1440 x 900."""
+    return new_page()
 
 
 @pytest.fixture(scope="session")
 def idle() -> Callable[[Page], None]:
     """idle(page) waits until the page is connected and its script has ended."""
-
-    def wait(page: Page, timeout: float = 30_000) -> None:
-        page.wait_for_selector(IDLE, timeout=timeout)
-
-    return wait
+    return waiting.idle

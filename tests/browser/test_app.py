@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from pare import mask as masks
+from tests.browser.waiting import drawn, next_frame, press_at_once
 from tests.runs_fixture import make_run
 from workbench.jobs.api import open_workspace
 
@@ -45,13 +46,13 @@ def address(start, free_port) -> str:
 
 
 @pytest.fixture
-def heads(page: Page, address: str, idle) -> Page:
+def heads(page: Page, address: str) -> Page:
     """The Heads page as it opens; `.sent` lists what it sends over its WebSocket, `.foreign` what it asks elsewhere."""
     page.sent, page.foreign = [], []
     page.on("websocket", lambda socket: socket.on("framesent", lambda payload: page.sent.append(payload)))
     page.on("request", lambda request: None if _own(request.url, address) else page.foreign.append(request.url))
     page.goto(address)
-    opened(page, idle)
+    opened(page)
     return page
 
 
@@ -59,12 +60,11 @@ def _own(url: str, address: str) -> bool:
     return url.startswith((address, address.replace("http", "ws"), "data:", "blob:"))
 
 
-def opened(page: Page, idle) -> None:
-    idle(page)
+def opened(page: Page) -> None:
+    drawn(page)
     page.locator(".cells canvas").wait_for()
     page.locator(".js-plotly-plot").first.wait_for()
     page.sent = getattr(page, "sent", [])
-    page.wait_for_timeout(300)
     page.sent.clear()
 
 
@@ -111,9 +111,9 @@ def test_dragging_a_threshold_sends_nothing_until_released(heads, idle):
     heads.mouse.down()
     for step in range(1, 21):
         heads.mouse.move(x + step * box["width"] / 200, y)
+    next_frame(heads)
     assert thresholds(heads)[1] > before + 0.05
     assert heads.locator(".counts").inner_text() != counts
-    heads.wait_for_timeout(300)
     assert heads.sent == []
     heads.mouse.up()
     heads.wait_for_url(re.compile(r"[?&]tt=0\.[34]"))
@@ -139,10 +139,8 @@ def test_pinning_by_mouse_and_keyboard_changes_the_card_and_the_link(heads, idle
     assert "block=6" in heads.url and "head=8" in heads.url
 
 
-def test_a_copied_link_reproduces_the_view_in_another_browser(heads, browser: Browser, idle):
-    heads.locator(".handle[data-threshold='0']").focus()
-    for _ in range(5):
-        heads.keyboard.press("ArrowLeft")
+def test_a_copied_link_reproduces_the_view_in_another_browser(heads, new_page, idle):
+    press_at_once(heads.locator(".handle[data-threshold='0']"), "ArrowLeft", 5)
     heads.wait_for_url(re.compile(r"ts=0\.\d+"))
     heads.locator(".cells").focus()
     heads.keyboard.press("ArrowDown")
@@ -159,23 +157,22 @@ def test_a_copied_link_reproduces_the_view_in_another_browser(heads, browser: Br
     expect(heads.get_by_role("button", name="Copied")).to_be_visible()
     link = heads.evaluate("navigator.clipboard.readText()")
     assert link == heads.url
-    other = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    other = new_page()
     other.goto(link)
-    opened(other, idle)
+    opened(other)
     other.get_by_text("Keeps 5 of 10").wait_for()
     assert view(other) == view(heads)
     assert other.url == heads.url
-    other.context.close()
 
 
-def test_a_bad_link_says_so_and_shows_the_page(page, address, idle):
+def test_a_bad_link_says_so_and_shows_the_page(page, address):
     page.goto(f"{address}/?block=99&head=1&ts=2&run=../../etc")
-    opened(page, idle)
-    assert page.locator("[data-testid=stAlert]").count() == 3
+    opened(page)
+    expect(page.locator("[data-testid=stAlert]")).to_have_count(3)
     assert len(page.locator("h1").inner_text()) > 40
 
 
-def test_the_mask_and_its_json_load(heads, folder, idle):
+def test_the_mask_and_its_json_load(heads, folder):
     with heads.expect_download() as waiting:
         heads.get_by_role("button", name="Mask (.safetensors)").click()
     path = folder / "mask.safetensors"
@@ -193,15 +190,15 @@ def test_the_mask_and_its_json_load(heads, folder, idle):
 def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays(heads, idle):
     heads.get_by_role("spinbutton", name="Steps").fill("400")
     heads.get_by_role("button", name="Generate").click()
-    expect(heads.get_by_text(re.compile(r"of 400"))).to_be_visible(timeout=60_000)
+    expect(heads.get_by_text(re.compile(r"of 400"))).to_be_visible()
     heads.reload()
-    expect(heads.get_by_text(re.compile(r"of 400"))).to_be_visible(timeout=30_000)
+    expect(heads.get_by_text(re.compile(r"of 400"))).to_be_visible()
     heads.get_by_role("button", name="Cancel").click()
-    expect(heads.get_by_text(re.compile(r"Cancelled after \d+ of 400"))).to_be_visible(timeout=30_000)
+    expect(heads.get_by_text(re.compile(r"Cancelled after \d+ of 400"))).to_be_visible()
     idle(heads)
     heads.get_by_role("spinbutton", name="Steps").fill("2")
     heads.get_by_role("button", name="Generate").click()
-    heads.locator("video").wait_for(timeout=60_000)
+    heads.locator("video").wait_for()
     heads.wait_for_function("document.querySelector('video').readyState >= 2")
     video = heads.evaluate(
         "(({error, videoWidth, duration}) => [error, videoWidth, duration])(document.querySelector('video'))"
@@ -213,34 +210,31 @@ def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays
 def test_a_job_outlives_the_server_and_two_tabs_agree(heads, serve, start, address, idle):
     heads.get_by_role("spinbutton", name="Steps").fill("900")
     heads.get_by_role("button", name="Generate").click()
-    expect(heads.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=60_000)
+    expect(heads.get_by_text(re.compile(r"of 900"))).to_be_visible()
     tab = heads.context.new_page()
     tab.goto(f"{address}/jobs")
-    expect(tab.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=30_000)
+    expect(tab.get_by_text(re.compile(r"of 900"))).to_be_visible()
     serve.stop(address)
     assert start(int(address.rsplit(":", 1)[1])) == address
     tab.goto(f"{address}/jobs")
-    expect(tab.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=30_000)
+    expect(tab.get_by_text(re.compile(r"of 900"))).to_be_visible()
     tab.goto(f"{address}/runs")
-    expect(tab.get_by_text("1 job running")).to_be_visible(timeout=30_000)
+    expect(tab.get_by_text("1 job running")).to_be_visible()
     heads.goto(address)
-    expect(heads.get_by_text(re.compile(r"of 900"))).to_be_visible(timeout=30_000)
+    expect(heads.get_by_text(re.compile(r"of 900"))).to_be_visible()
     tab.goto(f"{address}/jobs")
     tab.get_by_role("button", name="Cancel").click()
-    expect(heads.get_by_text(re.compile(r"Cancelled after \d+ of 900"))).to_be_visible(timeout=30_000)
-    expect(tab.get_by_role("button", name="Resume").first).to_be_visible(timeout=30_000)
+    expect(heads.get_by_text(re.compile(r"Cancelled after \d+ of 900"))).to_be_visible()
+    expect(tab.get_by_role("button", name="Resume").first).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1440, 900), (1280, 720)])
 @pytest.mark.parametrize("name", ["", "runs", "jobs"])
-def test_every_page_fits_shows_no_error_and_passes_the_accessibility_scan(browser, address, idle, scheme, size, name):
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-    page = context.new_page()
+def test_every_page_fits_shows_no_error_and_passes_the_accessibility_scan(new_page, address, scheme, size, name):
+    page = new_page(*size, scheme)
     page.goto(f"{address}/{name}")
-    idle(page)
-    page.locator("h1").first.wait_for()
-    page.wait_for_timeout(300)
+    drawn(page)
     main = "document.querySelector('[data-testid=stMain]')"
     assert page.evaluate(f"{main}.scrollWidth - {main}.clientWidth") == 0
     expect(page.locator("[data-testid=stAlert], [data-testid=stException]")).to_have_count(0)
@@ -248,4 +242,3 @@ def test_every_page_fits_shows_no_error_and_passes_the_accessibility_scan(browse
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
     dark = page.evaluate("getComputedStyle(document.querySelector('[data-testid=stApp]')).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", dark)[:3])) < 80) == (scheme == "dark")
-    context.close()

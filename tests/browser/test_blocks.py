@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from analysis.block_values import block_values
+from tests.browser.waiting import drawn
 from tests.sampled_run import UNIFORM_HEAD, make_sampled_run
 from workbench.components.source import source
 
@@ -38,18 +39,16 @@ def address(serve, folder, run, free_port) -> str:
     return serve.start([sys.executable, "-m", "workbench.server", str(port)], port, environment)
 
 
-def opened(page: Page, idle) -> Page:
-    idle(page)
+def opened(page: Page) -> Page:
+    drawn(page)
     page.locator(".block-map canvas").wait_for()
-    expect(page.locator(".block-map .readout")).not_to_be_empty()
-    page.wait_for_timeout(300)
     return page
 
 
 @pytest.fixture
-def blocks(page: Page, address: str, idle) -> Page:
+def blocks(page: Page, address: str) -> Page:
     page.goto(f"{address}/blocks")
-    return opened(page, idle)
+    return opened(page)
 
 
 def cell(page: Page, run, block: int, step: int) -> tuple[float, float]:
@@ -60,7 +59,7 @@ def cell(page: Page, run, block: int, step: int) -> tuple[float, float]:
     return box["x"] + LEFT + (step + 0.5) * width, box["y"] + TOP + (block + 0.5) * height
 
 
-def test_a_cell_is_read_under_the_pointer_and_its_block_chosen_by_a_click(blocks, run, idle):
+def test_a_cell_is_read_under_the_pointer_and_its_block_chosen_by_a_click(blocks, run):
     values = block_values(run).cells()
     readout = blocks.locator(".block-map .readout")
     for block, step in ((0, 0), (3, 7), (7, 9)):
@@ -107,38 +106,35 @@ def test_blocks_lead_to_heads_and_back_with_one_selection(blocks, run, idle):
     expect(blocks.locator(".marks")).to_contain_text("first-frame sink")
     assert f"block={block}" in blocks.url and f"head={head}" in blocks.url
     blocks.get_by_role("link", name="Blocks", exact=True).click()
-    opened(blocks, idle)
+    opened(blocks)
     expect(blocks.get_by_role("heading", name=re.compile(rf"Heads of block {block}:"))).to_be_visible()
 
 
-def test_a_link_reproduces_the_lens_and_the_block(blocks, browser: Browser, run, idle):
+def test_a_link_reproduces_the_lens_and_the_block(blocks, new_page, run):
     blocks.get_by_role("button", name="Feed-forward").or_(blocks.get_by_role("radio", name="Feed-forward")).click()
     blocks.wait_for_url(re.compile(r"[?&]lens=ffn"))
     blocks.mouse.click(*cell(blocks, run, 2, 2))
     blocks.wait_for_url(re.compile(r"[?&]block=2"))
-    opened(blocks, idle)
-    other = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+    opened(blocks)
+    other = new_page()
     other.goto(blocks.url)
-    opened(other, idle)
+    opened(other)
     for place in ("h1", ".block-map .scale"):
         assert other.locator(place).inner_text() == blocks.locator(place).inner_text()
     blocks.mouse.move(0, 0)
     expect(blocks.locator(".block-map .readout")).to_have_text(other.locator(".block-map .readout").inner_text())
-    other.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1440, 900), (1280, 720), (900, 700)])
-def test_the_page_fits_and_passes_the_accessibility_scan(browser, address, idle, scheme, size):
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-    page = context.new_page()
+def test_the_page_fits_and_passes_the_accessibility_scan(new_page, address, scheme, size):
+    page = new_page(*size, scheme)
     page.goto(f"{address}/blocks")
-    opened(page, idle)
+    opened(page)
     main = "document.querySelector('[data-testid=stMain]')"
     assert page.evaluate(f"{main}.scrollWidth - {main}.clientWidth") == 0
     found = Axe().run(page).response["violations"]
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
-    context.close()
 
 
 def test_the_maps_pure_functions(page):

@@ -10,9 +10,16 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from analysis.roles import classify, flips
+from tests.browser.waiting import drawn, next_frame, press_at_once
 from workbench.components.head_grid.cells import FIRST_FRAME_SINK, UNIFORM
 from workbench.components.head_grid.value import MIN_GAP
 
+# Whether Streamlit has taken on a colour scheme.
+PAGE_IS = """(scheme) => {
+    const app = document.querySelector("[data-testid=stApp]");
+    const red = Number(getComputedStyle(app).backgroundColor.match(/[0-9]+/)[0]);
+    return (red < 80) === (scheme === "dark");
+}"""
 HARNESS = Path(__file__).with_name("harness_head_grid.py")
 ROLE_COLOURS = {"S": (0, 114, 178), "M": (153, 153, 153), "T": (213, 94, 0)}
 
@@ -39,7 +46,7 @@ def frames(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def open_grid(page: Page, serve, idle, frames: Path):
+def open_grid(page: Page, serve, frames: Path):
     """open_grid(frame) shows it; .sent lists what the page has sent over its WebSocket since."""
     page.sent = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda payload: page.sent.append(payload)))
@@ -49,8 +56,7 @@ def open_grid(page: Page, serve, idle, frames: Path):
         path = frames / f"{pd.util.hash_pandas_object(frame).sum()}.parquet"
         frame.to_parquet(path)
         page.goto(serve(HARNESS, {"GRID_FRAME": str(path)}))
-        idle(page)
-        page.locator(".cells canvas").wait_for()
+        drawn(page)
         expect(page.locator(".handle[data-threshold='0']")).to_have_attribute("aria-valuenow", "0.7")
         page.sent.clear()
         return page
@@ -79,10 +85,6 @@ def pixel(page: Page, x: float, y: float) -> tuple[int, ...]:
             [x, y],
         )
     )
-
-
-def next_frame(page: Page) -> None:
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def shown_counts(page: Page) -> dict[str, int]:
@@ -116,7 +118,7 @@ def test_pinning_the_same_head_again_sends_nothing_and_python_may_move_the_pin(o
     idle(page)
     page.sent.clear()
     page.mouse.click(*cell_centre(page, frame, 2, 2))
-    page.wait_for_timeout(300)
+    next_frame(page)
     assert page.sent == []
     page.get_by_role("button", name="Reset").click()
     expect(page.get_by_text("block=None, head=None) after 1 changes")).to_be_visible()
@@ -176,7 +178,7 @@ def test_dragging_recolours_without_a_message_and_release_sends_one(open_grid, i
     tau_s, tau_t = thresholds
     expect(page.get_by_text(re.compile(f"kept .*tau_s={tau_s:g}, tau_t={tau_t:g},.* after 1 changes"))).to_be_visible()
     idle(page)
-    page.wait_for_timeout(300)
+    next_frame(page)
     assert len(page.sent) == 1
     assert (shown_threshold(page, 0), shown_threshold(page, 1)) == thresholds
 
@@ -194,19 +196,16 @@ def test_thresholds_cannot_cross_and_escape_takes_a_drag_back(open_grid):
     next_frame(page)
     assert shown_threshold(page, 0) == 0.7
     page.mouse.up()
-    page.wait_for_timeout(300)
+    next_frame(page)
     assert page.sent == []
 
 
 def test_keys_move_a_threshold_and_send_one_message_when_they_rest(open_grid, idle):
     page = open_grid(heads_frame(8, 10))
-    page.locator(".handle[data-threshold='1']").focus()
-    for _ in range(5):
-        page.keyboard.press("ArrowRight")
+    press_at_once(page.locator(".handle[data-threshold='1']"), "ArrowRight", 5)
     expect(page.locator(".handle[data-threshold='1']")).to_have_attribute("aria-valuenow", "0.35")
     expect(page.get_by_text("tau_t=0.35, block=None, head=None) after 1 changes")).to_be_visible()
     idle(page)
-    page.wait_for_timeout(500)
     assert len(page.sent) == 1
     expect(page.locator(".live")).to_contain_text("τt 0.35, τs 0.70: ")
 
@@ -260,10 +259,12 @@ def test_what_a_screen_reader_needs_is_there(open_grid):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_accessibility_finding_inside_the_component(open_grid, idle, scheme):
+def test_no_accessibility_finding_inside_the_component(open_grid, scheme):
     page = open_grid(heads_frame(8, 10, marks=True))
     page.emulate_media(color_scheme=scheme)
-    page.wait_for_timeout(400)
+    page.wait_for_function(PAGE_IS, arg=scheme)
+    drawn(page)
+    next_frame(page)
     findings = Axe().run(page, context={"include": [["[data-testid=stBidiComponentIsolated]"]]}).response["violations"]
     assert [(finding["id"], finding["nodes"][0]["html"]) for finding in findings] == []
 
@@ -273,24 +274,23 @@ def test_a_change_of_theme_redraws_labels_and_keeps_role_colours(open_grid):
     page = open_grid(frame)
     roles = classify(frame["ratio"].to_numpy(), 0.7, 0.3)
 
-    def label_brightness() -> float:
-        return page.evaluate(
-            """() => {
+    def wait_for_labels(test: str) -> None:
+        page.wait_for_function(
+            """(test) => {
                 const canvas = document.querySelector("[data-testid=stBidiComponentIsolated]").shadowRoot
                     .querySelector(".cells canvas");
                 const { data } = canvas.getContext("2d").getImageData(0, 60, 40, canvas.height - 60);
                 let sum = 0, ink = 0;
                 for (let i = 0; i < data.length; i += 4) { sum += data[i] * data[i + 3]; ink += data[i + 3]; }
-                return sum / ink;
-            }"""
+                return test === "dark" ? sum / ink < 130 : sum / ink > 150;
+            }""",
+            arg=test,
         )
 
     page.emulate_media(color_scheme="light")
-    page.wait_for_timeout(300)
-    assert label_brightness() < 130
+    wait_for_labels("dark")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(300)
-    assert label_brightness() > 150
+    wait_for_labels("bright")
     at = cell_centre(page, frame, 3, 7)
     assert pixel(page, at[0] - 12, at[1] - 4) == ROLE_COLOURS[roles[37]]
     assert page.sent == []
@@ -299,7 +299,15 @@ def test_a_change_of_theme_redraws_labels_and_keeps_role_colours(open_grid):
 def test_a_narrow_page_stacks_both_views_without_overflow(open_grid):
     page = open_grid(heads_frame(40, 40))
     page.set_viewport_size({"width": 700, "height": 900})
-    page.wait_for_timeout(400)
+    page.wait_for_function(
+        """() => {
+            const find = (selector) => document.querySelector("[data-testid=stBidiComponentIsolated]").shadowRoot
+                .querySelector(selector).getBoundingClientRect();
+            return find(".ratios canvas").y > find(".cells canvas").bottom && find(".head-grid").width < 700;
+        }"""
+    )
+    drawn(page)
+    next_frame(page)
     cells, ratios, root = (
         page.locator(selector).bounding_box() for selector in (".cells canvas", ".ratios canvas", ".head-grid")
     )
@@ -327,6 +335,7 @@ def test_recolouring_40_by_40_while_dragging(open_grid, capsys):
     page.mouse.down()
     for offset in range(60):
         page.mouse.move(x - offset * 2, y)
+    next_frame(page)
     costs = np.array(page.evaluate("() => window.costs"))
     page.mouse.up()
     assert len(costs) >= 10

@@ -75,7 +75,10 @@ class BlockMap {
   draw() {
     this.frame = 0;
     const { state, root } = this;
-    if (!root.clientWidth || !state.values) return;
+    if (!state.values) return;
+    // Hidden until now: nobody meets a grid without a name.
+    root.hidden = false;
+    if (!root.clientWidth) return;
     this.layout = mapLayout(root.clientWidth, state.blocks, state.steps);
     drawMap(prepare(this.canvas, this.layout.width, this.layout.height), this.layout, state, this.theme);
     const shown = state.hover ?? (state.focused ? state.focus : state.chosen === null ? null : [state.chosen, null]);

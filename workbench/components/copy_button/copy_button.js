@@ -5,6 +5,8 @@ const SHOWN_MS = 1500;
 export default function copyButton({ data, parentElement }) {
   const [button, status, input] = ["button", "[role=status]", "input"].map((one) => parentElement.querySelector(one));
   button.textContent = data.label;
+  // Hidden until now: nobody meets a button without a name.
+  button.parentElement.hidden = false;
   button.onclick = async () => {
     const text = data.text ?? window.location.href;
     try {

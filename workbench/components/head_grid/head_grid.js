@@ -124,8 +124,11 @@ class HeadGrid {
   draw() {
     this.frame = 0;
     const { state, theme, root } = this;
+    if (!state.roles) return;
+    // Hidden until now: nobody meets a slider without a value.
+    root.hidden = false;
     const width = root.clientWidth;
-    if (!width || !state.roles) return;
+    if (!width) return;
     const beside = width >= SIDE_BY_SIDE && !this.root.classList.contains("row");
     this.layout = gridLayout(beside ? width - BESIDE : width, state.blocks, state.heads);
     drawGrid(prepare(this.cellsCanvas, this.layout.width, this.layout.height), this.layout, state, theme);
