@@ -6,18 +6,25 @@ falls back to its default, and a one-line note says so.
 """
 
 import math
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from analysis.block_values import LENSES
+from pare.width.budget import TARGETS
+from pare.width.heads import ALLOCATIONS
+from workbench.mask_plan import NEURON_SCORERS
 
 SESSION_KEY = "selection"
 """Where the selection lives in a session."""
 RATIO_RANGE = (0.01, 0.99)
 ALPHA_RANGE = (1.0, 100.0)
+SCORERS = ("pare", "projected_energy", "random")
+"""What the app ranks heads by: the scorers that need a run alone."""
+LONGEST = 10_000
+"""Video frames that a link may name; a player rests on its last frame where its videos are shorter."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,9 @@ class Facts:
 
 
 class Selection(BaseModel):
-    """What is looked at (run, block, head, lens, steps, branch, sample) and the settings of a mask and a budget.
+    """What is looked at (run, block, head, lens, steps, branch, sample, video frame), and the settings of a mask.
+
+    A mask is sized by p (`ratio`), or by a `target` (parameters, flops or gib) of so much (`target_value`).
 
     None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default block and
     head. A block may be chosen alone, a head only with its block.
@@ -52,12 +61,18 @@ class Selection(BaseModel):
     last_step: int | None = None
     branch: str | None = None
     sample: int | None = None
+    video_frame: int = 0
     tau_s: float = 0.7
     tau_t: float = 0.3
     alpha: float = 1.5
     ratio: float = 0.3
     k_min: int | None = None
     k_max: int | None = None
+    scorer: str = "pare"
+    allocation: str = "uniform"
+    neurons: str = "pare"
+    target: str | None = None
+    target_value: float | None = None
 
     def changed(self, **values: Any) -> "Selection":
         """The same selection with these fields replaced."""
@@ -72,6 +87,8 @@ class Selection(BaseModel):
         }
         if self.first_step is not None and self.last_step is not None:
             pairs["steps"] = f"{self.first_step}-{self.last_step}"
+        if self.target is not None and self.target_value is not None:
+            pairs["target"] = f"{self.target}:{_text(self.target_value)}"
         return pairs
 
 
@@ -82,14 +99,18 @@ _FIELD_OF = {
     "lens": "lens",
     "branch": "branch",
     "sample": "sample",
+    "vf": "video_frame",
     "ts": "tau_s",
     "tt": "tau_t",
     "alpha": "alpha",
     "p": "ratio",
     "kmin": "k_min",
     "kmax": "k_max",
+    "scorer": "scorer",
+    "alloc": "allocation",
+    "neurons": "neurons",
 }
-"""Name in the link → field; `steps` (first-last) is the one name that stands for two fields."""
+"""Name in the link → field; `steps` (first-last) and `target` (kind:value) stand for two fields each."""
 
 
 def from_query(params: Mapping[str, str], facts: Facts) -> tuple[Selection, list[str]]:
@@ -116,8 +137,8 @@ def from_query(params: Mapping[str, str], facts: Facts) -> tuple[Selection, list
         values.pop("block", None)
         values.pop("head", None)
     wanted = Selection(**{"run": facts.run, **values})
-    if not wanted.tau_t < wanted.tau_s:
-        notes.append(f"ts={wanted.tau_s:g}, tt={wanted.tau_t:g}: expected tt below ts; using 0.7 and 0.3")
+    if not wanted.tau_t <= wanted.tau_s:
+        notes.append(f"ts={wanted.tau_s:g}, tt={wanted.tau_t:g}: expected tt up to ts; using 0.7 and 0.3")
         wanted = wanted.changed(tau_s=0.7, tau_t=0.3)
     if wanted.k_min is not None and wanted.k_max is not None and wanted.k_min > wanted.k_max:
         notes.append(f"kmin={wanted.k_min}, kmax={wanted.k_max}: expected kmin up to kmax; using the default budget")
@@ -199,10 +220,23 @@ def _run(text: str, facts: Facts) -> dict[str, Any]:
     return {"run": text}
 
 
-def _lens(text: str, _: Facts) -> dict[str, Any]:
-    if text not in LENSES:
-        raise _Unfit(" or ".join(LENSES))
-    return {"lens": text}
+def _one_of(field: str, choices: Iterable[str]) -> Callable[[str, Facts], dict[str, Any]]:
+    def read(text: str, _: Facts) -> dict[str, Any]:
+        if text not in choices:
+            raise _Unfit(" or ".join(choices))
+        return {field: text}
+
+    return read
+
+
+def _target(text: str, _: Facts) -> dict[str, Any]:
+    kind, _colon, value = text.partition(":")
+    try:
+        if kind not in TARGETS:
+            raise _Unfit("")
+        return {"target": kind, "target_value": _number(value, 1e-9, 1e18)}
+    except _Unfit:
+        raise _Unfit(f"{' or '.join(TARGETS)}, a colon and a number above 0") from None
 
 
 def _branch(text: str, facts: Facts) -> dict[str, Any]:
@@ -227,15 +261,20 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "block": lambda text, facts: {"block": _index(text, facts.blocks)},
     "head": lambda text, facts: {"head": _index(text, facts.heads)},
     "steps": _steps,
-    "lens": _lens,
+    "lens": _one_of("lens", LENSES),
     "branch": _branch,
     "sample": lambda text, facts: {"sample": _index(text, facts.samples)},
+    "vf": lambda text, _: {"video_frame": _index(text, LONGEST)},
     "ts": lambda text, _: {"tau_s": _number(text, 0, 1)},
     "tt": lambda text, _: {"tau_t": _number(text, 0, 1)},
     "alpha": lambda text, _: {"alpha": _number(text, *ALPHA_RANGE)},
     "p": lambda text, _: {"ratio": _number(text, *RATIO_RANGE)},
     "kmin": lambda text, facts: {"k_min": _count(text, facts.blocks)},
     "kmax": lambda text, facts: {"k_max": _count(text, facts.blocks)},
+    "scorer": _one_of("scorer", SCORERS),
+    "alloc": _one_of("allocation", ALLOCATIONS),
+    "neurons": _one_of("neurons", NEURON_SCORERS),
+    "target": _target,
 }
 
 _FALLBACK = {
@@ -252,4 +291,9 @@ _FALLBACK = {
     "p": "using 0.3",
     "kmin": "using the default budget",
     "kmax": "using the default budget",
+    "vf": "showing the first video frame",
+    "scorer": "ranking by Eq. 3",
+    "alloc": "keeping as many heads in every block",
+    "neurons": "choosing neurons as PARE does",
+    "target": "using p",
 }

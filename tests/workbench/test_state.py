@@ -21,6 +21,7 @@ def selections(draw):
     thresholds = st.lists(st.integers(0, 1000), min_size=2, max_size=2, unique=True)
     low, high = sorted(value / 1000 for value in draw(thresholds))
     budget = draw(st.tuples(st.integers(1, 8), st.integers(1, 8)).map(sorted))
+    target = draw(optional(st.tuples(st.sampled_from(["parameters", "flops", "gib"]), st.sampled_from([0.015, 2.5e9]))))
     return Selection(
         run=FACTS.run,
         block=pinned and pinned[0],
@@ -36,6 +37,12 @@ def selections(draw):
         ratio=draw(st.sampled_from([0.1, 0.3, 0.55])),
         k_min=budget[0],
         k_max=budget[1],
+        video_frame=draw(st.integers(0, 80)),
+        scorer=draw(st.sampled_from(["pare", "random"])),
+        allocation=draw(st.sampled_from(["uniform", "global-l2"])),
+        neurons=draw(st.sampled_from(["pare", "none"])),
+        target=target and target[0],
+        target_value=target and target[1],
     )
 
 
@@ -58,6 +65,14 @@ def test_defaults_are_left_out_of_the_link():
         ("block", "²"),
         ("head", "1e3"),
         ("steps", "7-3"),
+        ("vf", "-1"),
+        ("vf", "10000"),
+        ("scorer", "magnitude"),
+        ("alloc", "even"),
+        ("neurons", "all"),
+        ("target", "gib"),
+        ("target", "gib:-1"),
+        ("target", "hours:3"),
         ("steps", "0-10"),
         ("steps", ""),
         ("branch", "both"),
