@@ -105,6 +105,13 @@ def test_values_that_only_fit_together():
         assert len(from_query(query, FACTS)[1]) == 1
 
 
+def test_equal_thresholds_are_one_line_between_spatial_and_temporal_as_on_the_command_line():
+    from analysis.roles import check_thresholds
+
+    check_thresholds(0.5, 0.5)
+    assert from_query({"ts": "0.5", "tt": "0.5"}, FACTS) == (Selection(run=FACTS.run, tau_s=0.5, tau_t=0.5), [])
+
+
 def test_a_block_may_be_chosen_alone():
     assert from_query({"block": "3"}, FACTS) == (Selection(run=FACTS.run, block=3), [])
 
