@@ -1,5 +1,6 @@
 """What a cut does to every block, on one probe: how far it is from masking, and how far from the dense block."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -86,8 +87,10 @@ def cut_errors(
     """
     parameter = next(transformer.parameters())
     probe = probe or random_probe(transformer.config, dtype=parameter.dtype)
-    given = (probe.hidden_states, probe.timestep, probe.encoder_hidden_states, probe.encoder_hidden_states_image)
-    _, inputs = pruned.embed(*(None if each is None else each.to(parameter.device) for each in given))
+    given = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
+    _, inputs = pruned.embed(
+        **{name: None if each is None else each.to(parameter.device) for name, each in given.items()}
+    )
     means, errors = None if moments is None else mean_outputs(moments, mask), []
     for index, (dense, cut) in enumerate(zip(transformer.blocks, pruned.blocks, strict=True)):
         output, error = block_error(dense, cut, gates_of_block(mask, index, means), transformer.config, inputs)
