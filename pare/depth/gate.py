@@ -1,0 +1,52 @@
+"""The gate that multiplies a block's change: hard in the forward pass, with the sigmoid's gradient in the backward pass."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from pare.depth.decision import choose_blocks
+
+
+def hard_top_k(scores: Float[torch.Tensor, "batch blocks"], counts: np.ndarray) -> Bool[torch.Tensor, "batch blocks"]:
+    """True for the K blocks of every sample that run: the first, the last, the best others (Eq. 10); K = counts [batch].
+
+    A tie goes to the lower index; scores that are not numbers raise InputError. Decided on the host, one transfer each
+    way.
+
+    >>> hard_top_k(torch.tensor([[0.0, 1.0, 2.0, 0.0]]), np.array([3])).tolist()
+    [[True, False, True, True]]
+    """
+    chosen = choose_blocks(scores.detach().double().cpu().numpy(), np.asarray(counts))
+    return torch.from_numpy(chosen).to(scores.device)
+
+
+def straight_through(
+    scores: Float[torch.Tensor, "batch blocks"], mask: Bool[torch.Tensor, "batch blocks"]
+) -> Float[torch.Tensor, "batch blocks"]:
+    """m = m_hard + sigmoid(r) − stopgrad(sigmoid(r)): the hard mask exactly, with the sigmoid's gradient (Eq. 11).
+
+    >>> scores = torch.tensor([[0.0, 2.0]], requires_grad=True)
+    >>> straight_through(scores, torch.tensor([[True, False]])).sum().backward()
+    >>> scores.grad[0, 0].item()
+    0.25
+    """
+    soft = torch.sigmoid(scores)
+    # In this order the two halves cancel without rounding.
+    return mask.to(soft) + (soft - soft.detach())
+
+
+def gated_residual(
+    before: Float[torch.Tensor, "batch tokens width"],
+    after: Float[torch.Tensor, "batch tokens width"],
+    gate: Float[torch.Tensor, "batch"],
+) -> Float[torch.Tensor, "batch tokens width"]:
+    """m·B(x) + (1 − m)·x for every sample (Eq. 12): B(x) where its gate is 1, x where it is 0, exactly.
+
+    ∂/∂m = ⟨g, B(x) − x⟩ for the gradient g of the result.
+
+    >>> x, block = torch.ones(2, 1, 1), torch.full((2, 1, 1), 3.0)
+    >>> gated_residual(x, block, torch.tensor([1.0, 0.0])).flatten().tolist()
+    [3.0, 1.0]
+    """
+    m = gate.to(before.dtype)[:, None, None]
+    return m * after + (1 - m) * before
