@@ -1,7 +1,7 @@
-"""The pruned Wan transformer: a stock one whose blocks may each have their own number of heads and neurons."""
+"""The pruned and routed Wan transformer: blocks with their own numbers of heads and neurons, run or skipped by a router."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from diffusers import ModelMixin, WanTransformer3DModel
@@ -19,6 +19,7 @@ from pare import student
 from pare.attention import SelectedHeadsAttention
 from pare.errors import InputError
 from pare.lora import CheckedLoraMixin
+from pare.routing import RoutingMixin
 from pare.student import BlockWidth
 
 # A saved pipeline finds this class again only if ModelMixin stands in the same module.
@@ -66,7 +67,7 @@ TransformerBlockRegistry.register(
 )
 
 
-class PareWanTransformer3DModel(CheckedLoraMixin, WanTransformer3DModel):
+class PareWanTransformer3DModel(RoutingMixin, CheckedLoraMixin, WanTransformer3DModel):
     """Wan's video transformer with fewer heads and neurons in every block; weights carry the stock names.
 
     The first arguments are the stock model's, of the base model: `num_attention_heads` and `ffn_dim` are its full
@@ -74,7 +75,9 @@ class PareWanTransformer3DModel(CheckedLoraMixin, WanTransformer3DModel):
     `kept_cross_heads` (lists of indices) and `kept_neurons` (bitmaps, see `pare.student`) which of the base model they
     are. `qk_norm_mode` tells how the norm across heads was treated: `none` (cut like the rest), `fold` (a constant in
     its weight makes up for the missing heads) or `exact` (queries, keys and norm are whole). `pruning` is free text
-    about where the model comes from. Raises `InputError` for widths and indices that contradict each other.
+    about where the model comes from. `routing` (k_min, k_max and the settings of a `LearnedRouter`) gives the model a
+    router, the submodule `router`, and routes it from the start; see `pare.routing` for the switches. Raises
+    `InputError` for widths and indices that contradict each other.
 
     Without any of these it is the stock model, bit for bit, and loads stock checkpoints unchanged.
 
@@ -85,8 +88,12 @@ class PareWanTransformer3DModel(CheckedLoraMixin, WanTransformer3DModel):
     [1, 2]
     """
 
-    _no_split_modules = ("PareWanTransformerBlock",)
-    _repeated_blocks = ("PareWanTransformerBlock",)
+    # A stock model that is routed keeps its stock blocks.
+    _no_split_modules = ("PareWanTransformerBlock", "WanTransformerBlock")
+    _repeated_blocks = ("PareWanTransformerBlock", "WanTransformerBlock")
+    # The router is small, and what it decides should not hang on the precision of the weights.
+    _skip_layerwise_casting_patterns = (*WanTransformer3DModel._skip_layerwise_casting_patterns, "^router")
+    _keep_in_fp32_modules: ClassVar[list[str]] = [*WanTransformer3DModel._keep_in_fp32_modules, "router"]
 
     @register_to_config
     def __init__(
@@ -115,6 +122,7 @@ class PareWanTransformer3DModel(CheckedLoraMixin, WanTransformer3DModel):
         kept_neurons: Sequence[str] | None = None,
         qk_norm_mode: str = "none",
         pruning: Mapping[str, Any] | None = None,
+        routing: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             patch_size=patch_size,
@@ -165,6 +173,7 @@ class PareWanTransformer3DModel(CheckedLoraMixin, WanTransformer3DModel):
             )
             for index, width in enumerate(widths)
         )
+        self._init_routing(routing)
 
     def fuse_qkv_projections(self) -> None:
         """As the stock model's; raises `InputError` for a model pruned with qk_norm exact, whose widths differ."""
@@ -190,8 +199,10 @@ class PareWanTransformer3DModel(CheckedLoraMixin, WanTransformer3DModel):
         _, _, frames, height, width = hidden_states.shape
         patch_frames, patch_height, patch_width = self.config.patch_size
         grid = (frames // patch_frames, height // patch_height, width // patch_width)
+        route = self._route_of(hidden_states, timestep, encoder_hidden_states_image)
         embedded, inputs = self.embed(hidden_states, timestep, encoder_hidden_states, encoder_hidden_states_image)
-        velocity = self._velocity(self._run_blocks(*inputs), embedded, grid)
+        tokens = self._run_blocks(*inputs) if route is None else self._run_routed_blocks(route, *inputs)
+        velocity = self._velocity(tokens, embedded, grid)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
     def embed(
