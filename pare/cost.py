@@ -80,13 +80,20 @@ class Memory:
 
 
 def block_parameters(
-    geometry: Geometry, *, self_heads: int | None = None, cross_heads: int | None = None, neurons: int | None = None
+    geometry: Geometry,
+    *,
+    self_heads: int | None = None,
+    cross_heads: int | None = None,
+    neurons: int | None = None,
+    whole_query_key: bool = False,
 ) -> BlockParameters:
     """Parameters of one block that keeps this many heads and neurons (default: all).
 
     Attention over h of H heads, width s = h x head_dim, residual width d: queries, keys and values 3(ds + s), output
     sd + d, query and key norms 2s; cross-attention to an image adds keys and values 2(as + s) and a norm s for the
-    added width a. Feed-forward over n neurons: 2dn + n + d. Raises `InputError` for a count that the model lacks.
+    added width a. Feed-forward over n neurons: 2dn + n + d. With `whole_query_key` (a student whose query/key norm is
+    exact) queries, keys and their norms have width d whatever s is. Raises `InputError` for a count that the model
+    lacks.
 
     >>> from pare.geometry import PRESETS
     >>> block_parameters(PRESETS["wan2.1-t2v-14b"].geometry).total
@@ -97,11 +104,12 @@ def block_parameters(
     cross_width = _kept(cross_heads, geometry.heads, "cross_heads") * geometry.head_dim
     kept_neurons = _kept(neurons, geometry.ffn, "neurons")
     added = geometry.added_kv_proj_dim
-    image = 0 if added is None else 2 * (added * cross_width + cross_width) + cross_width
+    self_qk, cross_qk = (dim, dim) if whole_query_key else (self_width, cross_width)
+    image = 0 if added is None else (added + 1) * (cross_qk + cross_width) + cross_qk
     norm2 = 2 * dim if geometry.cross_attn_norm else 0
     return BlockParameters(
-        attn1=_attention_parameters(dim, self_width),
-        attn2=_attention_parameters(dim, cross_width) + image,
+        attn1=_attention_parameters(dim, self_width, self_qk),
+        attn2=_attention_parameters(dim, cross_width, cross_qk) + image,
         ffn=2 * dim * kept_neurons + kept_neurons + dim,
         other=norm2 + 6 * dim,
     )
@@ -114,6 +122,7 @@ def parameters(
     cross_heads: Counts = None,
     neurons: Counts = None,
     blocks_run: Blocks = None,
+    whole_query_key: bool = False,
 ) -> Parameters:
     """Parameters of a transformer whose blocks keep these counts (one for all blocks, or one per block).
 
@@ -125,7 +134,7 @@ def parameters(
     1418996800
     """
     blocks = [
-        block_parameters(geometry, self_heads=own, cross_heads=cross, neurons=ffn)
+        block_parameters(geometry, self_heads=own, cross_heads=cross, neurons=ffn, whole_query_key=whole_query_key)
         for own, cross, ffn in _per_block(geometry, self_heads, cross_heads, neurons)
     ]
     dense = block_parameters(geometry)
@@ -157,11 +166,13 @@ def flops(
     cross_heads: Counts = None,
     neurons: Counts = None,
     blocks_run: Blocks = None,
+    whole_query_key: bool = False,
 ) -> Flops:
     """Operations of one forward of one clip, all blocks together; guidance runs two forwards per step.
 
     Per dense block, with L tokens, T text tokens and width d: 8Ld² + 4L²d (self) + 4Ld² + 4Td² + 4LTd (cross)
-    + 4L·d·ffn; an image adds 4Iad + 4LId for its I tokens. Pruned widths replace the d that they remove. Embeddings
+    + 4L·d·ffn; an image adds 4Iad + 4LId for its I tokens. Pruned widths replace the d that they remove, but for
+    queries and keys with `whole_query_key`. Embeddings
     and the output projection, under 0.1 % of the work, are left out. A number of blocks to run, where widths differ,
     stands for that many blocks of mean cost.
 
@@ -176,10 +187,11 @@ def flops(
     sums = [0.0] * 5
     for share, (own, cross, ffn) in zip(_shares(geometry, blocks_run), kept, strict=True):
         self_width, cross_width = own * head_dim, cross * head_dim
+        self_qk, cross_qk = (dim, dim) if whole_query_key else (self_width, cross_width)
         block = (
-            8 * length * dim * self_width,
+            4 * length * dim * (self_qk + self_width),
             4 * length * length * self_width,
-            4 * length * dim * cross_width + 4 * text * dim * cross_width + 4 * image * added * cross_width,
+            2 * (length * dim + text * dim + image * added) * (cross_qk + cross_width),
             4 * length * (text + image) * cross_width,
             4 * length * dim * ffn,
         )
@@ -195,6 +207,7 @@ def memory(
     self_heads: Counts = None,
     cross_heads: Counts = None,
     neurons: Counts = None,
+    whole_query_key: bool = False,
 ) -> Memory:
     """Memory of one forward of one clip through the transformer, an estimate for planning.
 
@@ -210,7 +223,9 @@ def memory(
     26.6
     """
     length, dim = tokens(geometry, clip), geometry.dim
-    stored = parameters(geometry, self_heads=self_heads, cross_heads=cross_heads, neurons=neurons).total
+    stored = parameters(
+        geometry, self_heads=self_heads, cross_heads=cross_heads, neurons=neurons, whole_query_key=whole_query_key
+    ).total
     widest = max(
         max(9 * own * geometry.head_dim, 6 * cross * geometry.head_dim, 2 * ffn + 2 * dim)
         for own, cross, ffn in _per_block(geometry, self_heads, cross_heads, neurons)
@@ -222,8 +237,9 @@ def memory(
     return Memory(weights=stored * bytes_per_value, activations=activations)
 
 
-def _attention_parameters(dim: int, width: int) -> int:
-    return 3 * (dim * width + width) + (width * dim + dim) + 2 * width
+def _attention_parameters(dim: int, width: int, query_key_width: int) -> int:
+    query_key, value = 2 * (dim + 1) * query_key_width, (dim + 1) * width
+    return query_key + value + (width * dim + dim) + 2 * query_key_width
 
 
 def _outside_parameters(geometry: Geometry) -> int:
