@@ -19,7 +19,7 @@ from analysis.attention import Attention, chunked_log_sum_exp, fused_kernel, run
 OWN_CALL = "the forward's own call"
 SECOND_CALL = "a second call: the kernel that gives it has other output bits than the forward's own"
 NATIVE_CALL = "one extra native call per attention module"
-CHUNKS = "exact, in chunks beside the forward's call"
+CHUNKS = "a second computation in chunks, since no fused kernel takes these tensors"
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ def render(result: dict[str, Any]) -> str:
     measured = (
         f"{result['run']}: {result['samples']} samples x {result['steps']} timesteps, "
         f"{' and '.join(result['branches'])}, {result['blocks']} blocks x {result['heads']} heads; "
-        f"{gibi(result['bytes'])} in {duration(result['seconds'])}"
+        f"{gibi(result['bytes'])} in {duration(result['seconds'])}\n"
+        f"attention: {result['attention']['backend']}, log-sum-exp from {result['attention']['log_sum_exp']}"
     )
     if result["roles"] is None:
         return measured
