@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.ports import find_free_port
 
@@ -12,6 +13,11 @@ from tests.ports import find_free_port
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Servers that tests start on this machine are asked directly, whatever proxy there is.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+# Every machine draws the same examples and none is failed for being slow. HYPOTHESIS_PROFILE=hunt looks for what they miss.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("hunt", max_examples=2000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")
