@@ -3,10 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from pare.depth.costs import CostTable
 from pare.errors import InputError
+
+Number: TypeAlias = int | float
+Numbers: TypeAlias = Sequence[int | float] | np.ndarray
 
 # The span of timesteps, T.
 TIMESTEPS = 1000.0
@@ -28,10 +33,10 @@ class BudgetSchedule:
     [35, 33, 31, 27]
     """
 
-    k_min: float
-    k_max: float
-    counts: tuple[float, ...] = ()
-    timesteps: tuple[float, ...] = ()
+    k_min: Number
+    k_max: Number
+    counts: tuple[Number, ...] = ()
+    timesteps: tuple[Number, ...] = ()
 
     def __post_init__(self) -> None:
         values = (self.k_min, self.k_max, *self.counts, *self.timesteps)
@@ -55,12 +60,12 @@ class BudgetSchedule:
             )
 
     @classmethod
-    def linear(cls, k_min: float, k_max: float) -> "BudgetSchedule":
+    def linear(cls, k_min: Number, k_max: Number) -> "BudgetSchedule":
         """K(t) = K_min + (K_max − K_min)·t/T, rounded down (PARE, Eq. 8)."""
         return cls(float(k_min), float(k_max))
 
     @classmethod
-    def constant(cls, count: float) -> "BudgetSchedule":
+    def constant(cls, count: Number) -> "BudgetSchedule":
         """The same number of blocks at every timestep."""
         return cls.linear(count, count)
 
@@ -76,29 +81,29 @@ class BudgetSchedule:
         return cls.linear(*(max(least, each) for each in scaled))
 
     @classmethod
-    def by_step(cls, counts: Sequence[float]) -> "BudgetSchedule":
+    def by_step(cls, counts: Numbers) -> "BudgetSchedule":
         """One count per step of the denoising loop, noisiest first; a longer loop is refused.
 
         >>> BudgetSchedule.by_step([8, 6, 4]).count(500.0, 1, 8)
         6
         """
-        if not counts:
+        if not len(counts):
             raise InputError("budget", got="no counts", expected="one per step", fix="give a count for every step")
         return cls(min(counts), max(counts), tuple(float(count) for count in counts))
 
     @classmethod
-    def by_timestep(cls, timesteps: Sequence[float], counts: Sequence[float]) -> "BudgetSchedule":
+    def by_timestep(cls, timesteps: Numbers, counts: Numbers) -> "BudgetSchedule":
         """One count per timestep; a timestep between them takes the nearest one's.
 
         >>> BudgetSchedule.by_timestep([900.0, 300.0], [7, 5]).count(450.0, 0, 8)
         5
         """
-        if not counts:
+        if not len(counts):
             raise InputError("budget", got="no counts", expected="one per timestep", fix="give a count for every one")
         return cls(min(counts), max(counts), tuple(map(float, counts)), tuple(map(float, timesteps)))
 
     @classmethod
-    def from_share(cls, share: float, timesteps: Sequence[float], blocks: int) -> "BudgetSchedule":
+    def from_share(cls, share: Number, timesteps: Numbers, blocks: int) -> "BudgetSchedule":
         """A schedule by step that runs `share` of all block FLOPs of a video, rounded down to whole blocks.
 
         The whole blocks of all steps together are floor(share·N·steps). They are dealt out in the proportions of Eq. 8
@@ -124,7 +129,7 @@ class BudgetSchedule:
 
     @classmethod
     def from_seconds(
-        cls, seconds: float, costs: CostTable, timesteps: Sequence[float], *, guidance: bool = True
+        cls, seconds: Number, costs: CostTable, timesteps: Numbers, *, guidance: bool = True
     ) -> "BudgetSchedule":
         """The largest schedule by step whose video takes at most `seconds` by a cost table measured on this machine.
 
@@ -145,11 +150,11 @@ class BudgetSchedule:
         shape = [PAPER_K_MIN + (PAPER_K_MAX - PAPER_K_MIN) * t / TIMESTEPS for t in timesteps]
         return cls.by_step(_deal(total, shape, fewest(blocks), blocks))
 
-    def asked(self, timestep: float, step: int = 0) -> float:
+    def asked(self, timestep: Number, step: int = 0) -> float:
         """K before rounding down."""
         if self.timesteps:
             nearest = min(range(len(self.timesteps)), key=lambda index: abs(self.timesteps[index] - timestep))
-            return self.counts[nearest]
+            return float(self.counts[nearest])
         if self.counts:
             if not 0 <= step < len(self.counts):
                 raise InputError(
@@ -158,10 +163,10 @@ class BudgetSchedule:
                     expected="a count for every step",
                     fix=f"--steps {len(self.counts)}, or a schedule for more steps",
                 )
-            return self.counts[step]
-        return self.k_min + (self.k_max - self.k_min) * timestep / TIMESTEPS
+            return float(self.counts[step])
+        return float(self.k_min) + (self.k_max - self.k_min) * timestep / TIMESTEPS
 
-    def count(self, timestep: float, step: int, blocks: int) -> int:
+    def count(self, timestep: Number, step: int, blocks: int) -> int:
         """K: how many of `blocks` run at this timestep. Raises InputError where the model cannot do that."""
         if not 0 <= timestep <= TIMESTEPS:
             raise InputError("timestep", got=timestep, expected="a number from 0 to 1000", fix="give t, not sigma")
@@ -183,7 +188,7 @@ class BudgetSchedule:
                     fix=f"{flag} {min(max(round(value), least), blocks)}",
                 )
 
-    def mean_count(self, timesteps: Sequence[float], blocks: int) -> float:
+    def mean_count(self, timesteps: Numbers, blocks: int) -> float:
         """The mean K over the steps of a sampler.
 
         >>> round(BudgetSchedule.paper(40).mean_count(shifted_timesteps(50, 3.0), 40), 1)
@@ -224,7 +229,7 @@ def fewest(blocks: int) -> int:
     return min(2, blocks)
 
 
-def shifted_timesteps(steps: int, shift: float) -> tuple[float, ...]:
+def shifted_timesteps(steps: int, shift: Number) -> tuple[float, ...]:
     """The timesteps of a flow-matching sampler: σ = s·u/(1 + (s − 1)·u) at u = 1, 1 − 1/n, …, 1/n; t = 1000·σ.
 
     diffusers' UniPC starts from u = 0.999 and drops the fraction, which moves t by less than 4; a run has its own.
@@ -240,7 +245,7 @@ def shifted_timesteps(steps: int, shift: float) -> tuple[float, ...]:
     return tuple(TIMESTEPS * shift * u / (1 + (shift - 1) * u) for u in grid)
 
 
-def _deal(total: int, shape: Sequence[float], least: int, most: int) -> list[int]:
+def _deal(total: int, shape: Numbers, least: int, most: int) -> list[int]:
     """Whole numbers from `least` to `most`, in the proportions of `shape` as far as that goes, that sum to `total`."""
     low, high = 0.0, most / min(shape)
     for _ in range(60):

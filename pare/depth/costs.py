@@ -26,10 +26,10 @@ class CostTable:
     """
 
     blocks: int
-    block: float
-    forward: float = 0.0
-    step: float = 0.0
-    video: float = 0.0
+    block: int | float
+    forward: int | float = 0.0
+    step: int | float = 0.0
+    video: int | float = 0.0
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -39,7 +39,7 @@ class CostTable:
                 "cost table", got=f"{self.blocks} blocks, {seconds}", expected="seconds above 0", fix="measure it again"
             )
 
-    def seconds(self, *, blocks_run: float, steps: int, forwards: int = 2) -> float:
+    def seconds(self, *, blocks_run: int | float, steps: int, forwards: int = 2) -> float:
         """Seconds of a video whose steps run `blocks_run` blocks in all; `forwards` per step, 2 with guidance."""
         return self.video + steps * self.step + forwards * (steps * self.forward + blocks_run * self.block)
 

@@ -1,11 +1,10 @@
 """From scores and a budget to which blocks run: the hard top-K of Eq. 10, how close it was, and decisions made anew."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pare.depth.budget import BudgetSchedule, fewest
+from pare.depth.budget import BudgetSchedule, Numbers, fewest
 from pare.depth.costs import CostTable
 from pare.errors import InputError
 
@@ -82,8 +81,8 @@ def redecide(
     scores: np.ndarray,
     budget: BudgetSchedule,
     *,
-    timesteps: Sequence[float],
-    block_flops: Sequence[float] | None = None,
+    timesteps: Numbers,
+    block_flops: Numbers | None = None,
     costs: CostTable | None = None,
     forwards: int = 2,
 ) -> Redecision:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from pare.depth.budget import BudgetSchedule
+from pare.depth.budget import BudgetSchedule, Numbers
 from pare.depth.table import DecisionTable
 from pare.errors import InputError
 
@@ -44,7 +44,7 @@ class ImportanceRouter:
     on_host = True
     name = "importance"
 
-    def __init__(self, timesteps: Sequence[float] | np.ndarray, importance: np.ndarray):
+    def __init__(self, timesteps: Numbers, importance: np.ndarray):
         values = np.asarray(importance, float)
         if values.ndim != 2 or len(values) != len(timesteps) or not len(values):
             raise InputError(
@@ -88,7 +88,7 @@ class StaticRouter:
     on_host = True
     name = "static"
 
-    def __init__(self, scores: Sequence[float] | np.ndarray):
+    def __init__(self, scores: Numbers):
         self.scores = np.asarray(scores, float)
         if self.scores.ndim != 1 or np.isnan(self.scores).any():
             raise InputError("static router", got="scores that are missing", expected="one per block", fix="give all")

@@ -172,7 +172,7 @@ class Routing:
         self.log.append(record)
         return self._current
 
-    def _step(self, timestep: float, branch: str | None, announced: int | None) -> int:
+    def _step(self, timestep: int | float, branch: str | None, announced: int | None) -> int:
         """Index of the step that is decided; begins the log of a new generation."""
         last = self.log[-1] if self.log else None
         if last is None or self._ended:

@@ -29,7 +29,7 @@ class DecisionTable:
     ((3, 2), 1)
     """
 
-    timesteps: tuple[float, ...]
+    timesteps: tuple[int | float, ...]
     ran: np.ndarray
     scores: np.ndarray | None = None
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -64,7 +64,7 @@ class DecisionTable:
         """The schedule that these decisions are."""
         return BudgetSchedule.by_timestep(self.timesteps, self.counts)
 
-    def at(self, timestep: float) -> int:
+    def at(self, timestep: int | float) -> int:
         """Index of the step whose timestep is nearest."""
         return int(np.argmin(np.abs(np.array(self.timesteps) - timestep)))
 
