@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from pare import student
 from pare.errors import InputError
 from pare.geometry import DEMO, PRESETS, Clip, Geometry, flow_shift, read_geometry, read_json
 
@@ -78,6 +79,27 @@ def description_folder(model: str | ModelRef, *, local_files_only: bool = False)
     return _hub_description(reference.repo_id, local_files_only)
 
 
+def weights_folder(model: str | ModelRef) -> Path:
+    """The folder on this machine that holds all of the transformer's safetensors; nothing is downloaded.
+
+    Raises `InputError` for a preset, a hub id that is not in the local cache, and a folder where files are missing.
+    """
+    reference = resolve(model) if isinstance(model, str) else model
+    folder = description_folder(reference, local_files_only=True) / "transformer"
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    shards = {folder / name for name in read_json(index)["weight_map"].values()} if index.is_file() else set()
+    missing = sorted(path.name for path in shards if not path.is_file())
+    if missing or not any(folder.glob("*.safetensors")):
+        fetch = f"hf download {reference.repo_id}" if reference.kind == "hub" else "save or fetch the model again"
+        raise InputError(
+            "MODEL",
+            got=f"{reference.name} without {missing[0] if missing else 'safetensors weights'} on this machine",
+            expected="a complete transformer folder",
+            fix=fetch,
+        )
+    return folder
+
+
 def model_geometry(model: str | ModelRef) -> Geometry:
     """The geometry of any model, from its JSON files or its preset.
 
@@ -90,6 +112,18 @@ def model_geometry(model: str | ModelRef) -> Geometry:
     folder = description_folder(reference)
     check_pipeline(read_json(folder / "model_index.json"))
     return read_geometry(folder)
+
+
+def cost_arguments(model: str | ModelRef) -> dict[str, Any]:
+    """What `pare.cost` is to be told of a model beside its geometry: the widths of a pruned one, nothing for others.
+
+    >>> cost_arguments("wan2.1-t2v-1.3b")
+    {}
+    """
+    reference = resolve(model) if isinstance(model, str) else model
+    if reference.kind == "preset":
+        return {}
+    return student.cost_arguments(read_json(description_folder(reference) / "transformer" / "config.json"))
 
 
 def check_pipeline(index: Mapping[str, Any]) -> str:

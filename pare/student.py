@@ -56,6 +56,17 @@ def counts(config: Mapping[str, Any]) -> dict[str, list[int]]:
     return {part: [getattr(each, part) for each in blocks] for part in PARTS if config.get(part) is not None}
 
 
+def cost_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `pare.cost` is to be told of a transformer beside its geometry, which is that of the base model.
+
+    >>> cost_arguments({"num_layers": 1, "num_attention_heads": 4, "ffn_dim": 32, "self_heads": [3],
+    ...     "qk_norm_mode": "exact"})
+    {'self_heads': [3], 'whole_query_key': True}
+    """
+    exact = {"whole_query_key": True} if config.get("qk_norm_mode") == "exact" else {}
+    return {**counts(config), **exact}
+
+
 def kept(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Which units of the base model stayed: booleans [blocks, heads] or [blocks, ffn] by part, all where nothing went.
 

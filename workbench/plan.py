@@ -27,12 +27,12 @@ def plan(
     when measured, gives the time; `disk_bytes`, when known, is what will be written. Text encoder and VAE are counted
     by the size of their files, where these are at hand.
     """
-    geometry = reference.model_geometry(model)
+    geometry, kept = reference.model_geometry(model), reference.cost_arguments(model)
     clip = settings.clip
     dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
-    forward = cost.flops(geometry, clip).total
+    forward = cost.flops(geometry, clip, **kept).total
     total = forward * forwards * clips
-    memory = cost.memory(geometry, clip, bytes_per_value=BYTES[dtype])
+    memory = cost.memory(geometry, clip, bytes_per_value=BYTES[dtype], **kept)
     others = encoder_bytes(model)
     return {
         "dry_run": True,
@@ -40,7 +40,7 @@ def plan(
         "device": device,
         "dtype": dtype,
         "clip": {"height": clip.height, "width": clip.width, "frames": clip.frames},
-        "parameters": cost.parameters(geometry).total,
+        "parameters": cost.parameters(geometry, **kept).total,
         "latent_frames": latent_frames(geometry, clip.frames),
         "tokens": tokens(geometry, clip),
         "clips": clips,

@@ -87,7 +87,7 @@ def cut_errors(
     """
     parameter = next(transformer.parameters())
     probe = probe or random_probe(transformer.config, dtype=parameter.dtype)
-    given = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
+    given: dict[str, Any] = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
     _, inputs = pruned.embed(
         **{name: None if each is None else each.to(parameter.device) for name, each in given.items()}
     )

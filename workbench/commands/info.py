@@ -18,7 +18,7 @@ def info(
     unknown model, a size that it cannot do, and a size that neither the command nor the model gives.
     """
     known = reference.resolve(model)
-    geometry = reference.model_geometry(known)
+    geometry, kept = reference.model_geometry(known), reference.cost_arguments(known)
     stored = reference.defaults(known, height=height, width=width)
     given = {"height": height, "width": width, "frames": frames}
     size: dict[str, Any] = {name: stored.get(name) if value is None else value for name, value in given.items()}
@@ -28,14 +28,15 @@ def info(
         )
     clip = Clip(size["height"], size["width"], size["frames"])
     check_clip(geometry, clip)
-    work = cost.flops(geometry, clip)
+    work = cost.flops(geometry, clip, **kept)
     return {
         "model": model,
         "kind": known.kind,
         "repo_id": known.repo_id,
         "geometry": geometry.to_dict() | {"dim": geometry.dim, "image_to_video": geometry.image_to_video},
-        "parameters": dataclasses.asdict(cost.parameters(geometry))
+        "parameters": dataclasses.asdict(cost.parameters(geometry, **kept))
         | {"per_block": dataclasses.asdict(block := cost.block_parameters(geometry)) | {"total": block.total}},
+        "kept": kept,
         "clip": size,
         "latent_frames": latent_frames(geometry, clip.frames),
         "tokens_per_frame": tokens_per_frame(geometry, clip.height, clip.width),
@@ -57,6 +58,7 @@ def render(result: dict[str, Any]) -> str:
         f"blocks          {geometry.blocks} of {geometry.heads} heads x {geometry.head_dim} = {geometry.dim}, "
         f"{geometry.ffn:,} neurons",
         f"parameters      {count['total']:,}  ({count['in_blocks']:,} in blocks, {count['outside']:,} outside)",
+        *_kept(result["kept"]),
         f"one block       {block['total']:,}  (self {block['attn1']:,}, cross {block['attn2']:,}, ffn {block['ffn']:,})",
         f"removing one    self head {count['per_self_head']:,}, cross head {count['per_cross_head']:,}, "
         f"neuron {count['per_neuron']:,}",
@@ -70,3 +72,13 @@ def render(result: dict[str, Any]) -> str:
         named = ", ".join(f"{name} {value}" for name, value in result["defaults"].items())
         lines.append(f"defaults        {named}")
     return "\n".join(lines)
+
+
+def _kept(kept: dict[str, Any]) -> list[str]:
+    """What a pruned model keeps, in one line; the line on one block, which follows, is then the dense block's."""
+    parts = [
+        f"{low if (low := min(counts)) == (high := max(counts)) else f'{low} to {high}'} {name.replace('_', '-')}"
+        for name, counts in kept.items()
+        if isinstance(counts, list)
+    ]
+    return [f"kept            {', '.join(parts)} in every block (the rest is of the dense model)"] if parts else []
