@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     yield process
     process.kill()
     process.wait()
@@ -146,7 +146,7 @@ def test_a_pid_that_belongs_to_somebody_else_by_now_does_not_keep_a_job_running(
 
 def test_a_silent_worker_s_job_is_lost_and_comes_back_with_the_heartbeat(store: Store) -> None:
     job = running(store)
-    age_heartbeat(store, STALE - 5)
+    age_heartbeat(store, STALE / 2)
     assert state(store) is State.RUNNING
     age_heartbeat(store, 10)
     assert state(store) is State.LOST

@@ -18,7 +18,10 @@ def count(
     resume: bool = False,
     progress: Progress = silent,
 ) -> dict[str, object]:
-    """Counts to `steps`; `resume` keeps the steps that are there. Returns how many steps this attempt took."""
+    """Counts to `steps`, `seconds` each; `resume` keeps the steps that are there and waits for nothing.
+
+    Returns how many steps this attempt took.
+    """
     if steps < 1:
         raise InputError("--steps", got=steps, expected="1 or more", fix="for example --steps 4")
     out.mkdir(parents=True, exist_ok=True)
@@ -29,7 +32,8 @@ def count(
             continue
         if step == fail_at and not resume:
             raise RuntimeError(f"broke at step {step}")
-        time.sleep(seconds)
+        if not resume:
+            time.sleep(seconds)
         partial = target.with_suffix(".tmp")
         partial.write_text(f"{label}{step}")
         os.replace(partial, target)
