@@ -1,7 +1,7 @@
 """The learned router: one small network that scores all blocks from the timestep and the content."""
 
 import math
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -10,7 +10,7 @@ from torch import nn
 
 from pare.errors import InputError
 
-Content: TypeAlias = Literal["latent", "image", "none"]
+CONTENTS = ("latent", "image", "none")
 FREQUENCIES, HIDDEN = 256, 512
 
 
@@ -33,14 +33,14 @@ class LearnedRouter(nn.Module):
         self,
         blocks: int,
         *,
-        content: Content = "latent",
+        content: str = "latent",
         channels: int = 16,
         content_width: int = 1280,
         frequencies: int = FREQUENCIES,
         hidden: int = HIDDEN,
     ):
         super().__init__()
-        if content not in get_args(Content):
+        if content not in CONTENTS:
             raise InputError("router content", got=content, expected="latent, image or none", fix="content: latent")
         self.blocks, self.content, self.channels, self.frequencies = blocks, content, channels, frequencies
         width = {"latent": 3 * channels, "image": content_width, "none": 0}[content]
@@ -66,7 +66,7 @@ class LearnedRouter(nn.Module):
         self,
         timestep: Float[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
-        image: Float[torch.Tensor, "batch width"] | None = None,
+        image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
         """Scores [batch, blocks], float32. Raises InputError where the content that it was made for is missing."""
         parts = [sinusoidal(timestep, self.frequencies)]

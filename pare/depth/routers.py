@@ -69,7 +69,7 @@ class ImportanceRouter:
         self,
         timestep: Float[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
-        image: Float[torch.Tensor, "batch width"] | None = None,
+        image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
         """Scores [batch, blocks] by linear interpolation; outside of the measured timesteps the nearest one's."""
         t = timestep.double().cpu().numpy()
@@ -116,7 +116,7 @@ class StaticRouter:
         self,
         timestep: Float[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
-        image: Float[torch.Tensor, "batch width"] | None = None,
+        image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
         """The fixed scores for every sample of the batch."""
         return torch.from_numpy(np.broadcast_to(self.scores, (len(timestep), self.blocks)).copy())
@@ -144,7 +144,7 @@ class RandomRouter:
         self,
         timestep: Float[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
-        image: Float[torch.Tensor, "batch width"] | None = None,
+        image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
         """Uniform numbers of 0 to 1 from the seed and the bits of every timestep."""
         bits = timestep.cpu().numpy().astype(np.float32).view(np.uint32)
@@ -178,7 +178,7 @@ class TableRouter:
         self,
         timestep: Float[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
-        image: Float[torch.Tensor, "batch width"] | None = None,
+        image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
         """Scores that put every block that the table runs before every one that it skips."""
         steps = [self.table.at(float(t)) for t in timestep.cpu()]
