@@ -148,7 +148,7 @@ def test_a_silent_worker_s_job_is_lost_and_comes_back_with_the_heartbeat(store: 
     job = running(store)
     age_heartbeat(store, STALE / 2)
     assert state(store) is State.RUNNING
-    age_heartbeat(store, 10)
+    age_heartbeat(store, STALE)
     assert state(store) is State.LOST
     assert not store.workers()[0].alive
     assert store.beat("cpu", ME) and store.pulse(job) is State.RUNNING
