@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.hooks.hooks import CacheContext
@@ -91,7 +91,7 @@ class RoutingMixin(Base):
         self.enable_routing()
 
     @classmethod
-    def from_stock(cls, transformer: Any) -> Self:
+    def from_stock(cls, transformer: Any) -> "RoutingMixin":
         """A model that can be routed and shares all modules and weights with a stock one; nothing is copied.
 
         A model that can be routed already comes back as it is. Raises InputError for one that is hooked as a whole
