@@ -160,6 +160,28 @@ def check_mask(file: Annotated[str, typer.Argument(metavar="FILE")], model: Mode
     return Call("mask", "check", {"file": file, "model": model})
 
 
+@cli.command()
+@as_command
+def prune(
+    model: Model,
+    *,
+    mask: Annotated[str, typer.Option("--mask", help="The mask file: what stays.", show_default=False)],
+    out: Annotated[str, typer.Option("--out", help="The folder of the student to write.", show_default=False)],
+    run: Annotated[str | None, typer.Option("--run", help="A run of the model, for its moments.")] = None,
+    qk_norm: Annotated[str, typer.Option("--qk-norm", help="fold (needs --run), exact, or none.")] = "fold",
+    compensate: Annotated[bool, typer.Option("--compensate", help="Fold the mean of what goes into biases.")] = False,
+    dtype: Annotated[str, typer.Option("--dtype", help="Precision to write; auto: as stored.")] = "auto",
+    components: Annotated[str | None, typer.Option("--components", help="The other parts: copy, link, none.")] = None,
+    max_shard: Annotated[float, typer.Option("--max-shard", help="GiB of one weight file at most.")] = 2.0,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Take every block's error.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print sizes, write nothing.")] = False,
+) -> Call:
+    """Cut what a mask removes out of a model, block by block, and write the student as a diffusers folder."""
+    how = {"run": run, "qk_norm": qk_norm, "compensate": compensate, "dtype": dtype, "components": components}
+    given = {"max_shard": max_shard, "measure": measure, "dry_run": dry_run}
+    return Call("prune", arguments={"model": model, "mask": mask, "out": out, **how, **given})
+
+
 @jobs.command("list")
 @as_command
 def list_jobs(

@@ -31,6 +31,11 @@ class Probe:
     encoder_hidden_states: torch.Tensor
     encoder_hidden_states_image: torch.Tensor | None = None
 
+    def to(self, device: torch.device) -> tuple[Any, ...]:
+        """The arguments of a forward, on a device."""
+        tensors = (getattr(self, each.name) for each in dataclasses.fields(self))
+        return tuple(each if each is None else each.to(device) for each in tensors)
+
 
 @dataclass(frozen=True)
 class BlockError:
@@ -87,10 +92,7 @@ def cut_errors(
     """
     parameter = next(transformer.parameters())
     probe = probe or random_probe(transformer.config, dtype=parameter.dtype)
-    given: dict[str, Any] = {each.name: getattr(probe, each.name) for each in dataclasses.fields(probe)}
-    _, inputs = pruned.embed(
-        **{name: None if each is None else each.to(parameter.device) for name, each in given.items()}
-    )
+    _, inputs = pruned.embed(*probe.to(parameter.device))
     means, errors = None if moments is None else mean_outputs(moments, mask), []
     for index, (dense, cut) in enumerate(zip(transformer.blocks, pruned.blocks, strict=True)):
         output, error = block_error(dense, cut, gates_of_block(mask, index, means), transformer.config, inputs)

@@ -1,6 +1,5 @@
 """Prune a transformer on disk, block by block: no more of it is in memory than one block and one output file."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +113,7 @@ def _first_inputs(
     """What goes into the first block; the tensors are in the model only while this runs."""
     model.load_state_dict(outside, strict=False, assign=True)
     probe = probe or random_probe(model.config, dtype=model.patch_embedding.weight.dtype)
-    _, inputs = model.embed(*(getattr(probe, each.name) for each in dataclasses.fields(probe)))
+    _, inputs = model.embed(*probe.to(torch.device("cpu")))
     model.load_state_dict({name: tensor.to("meta") for name, tensor in outside.items()}, strict=False, assign=True)
     return inputs
 
