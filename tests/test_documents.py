@@ -73,7 +73,7 @@ def opens(parts: list[str], folder: Path, port: int) -> None:
                 time.sleep(0.5)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
+        process.wait(120)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

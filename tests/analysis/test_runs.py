@@ -284,11 +284,12 @@ def test_size_and_speed_of_large_runs(tmp_path):
     size = sum(path.stat().st_blocks * 512 for path in small.folder.rglob("*") if path.is_file())
     assert size < 3.5e6
     make_run(tmp_path / "large", blocks=40, heads=40, steps=10, samples=20, branches=("cond", "uncond"))
-    start = time.perf_counter()
+    # Processor time: another process on the machine must not fail this.
+    start = time.process_time()
     run = Run.open(tmp_path / "large")
     assert run.summary("self/ratio")["mean"].shape == (10, 2, 40, 40)
     run.output_weight_norm("self")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_reading_needs_no_torch():

@@ -94,7 +94,7 @@ def test_any_number_of_processes_ends_with_the_same_bytes(alone, tmp_path, count
     calls = []
     run = take_part(tmp_path / "run", Process(0, count), progress=lambda *call: calls.append(call[:2]))
     for each in others:
-        assert each.wait(60) == 0, each.stderr.read()
+        assert each.wait(300) == 0, each.stderr.read()
     assert run.complete and contents(run.folder) == contents(alone)
     done = [each for each, _ in calls]
     assert done == sorted(done) and done[-1] <= 10 and {total for _, total in calls} == {10}
@@ -112,8 +112,8 @@ def test_a_killed_process_stops_the_leading_one_and_any_number_resumes(alone, tm
 
     began = time.monotonic()
     with pytest.raises(RuntimeError, match=r"process 1 of 2 gives no sign of life.*--resume"):
-        take_part(tmp_path / "run", Process(0, 2), patience=3.0, progress=kill)
-    assert time.monotonic() - began < 60
+        take_part(tmp_path / "run", Process(0, 2), patience=5.0, progress=kill)
+    assert time.monotonic() - began < 300
     assert Run.open(tmp_path / "run").finished == (0, 1, 2, 4)
     run = take_part(tmp_path / "run", Process(), resume=True)
     assert contents(run.folder) == contents(alone)
@@ -127,13 +127,13 @@ def test_the_others_stop_when_the_leading_one_is_killed_or_cancelled(tmp_path):
     other = start(tmp_path / "run", 1, seconds=2.0)
     with pytest.raises(Cancelled):
         take_part(tmp_path / "run", Process(0, 2), seconds=0.2, progress=stop)
-    assert other.wait(60) == 1 and "process 0 of 2 has stopped" in other.stderr.read()
+    assert other.wait(300) == 1 and "process 0 of 2 has stopped" in other.stderr.read()
 
     lead, other = (start(tmp_path / "second", rank, seconds=2.0, patience=2.0) for rank in (0, 1))
     while not (tmp_path / "second/.processes/1.json").exists():
         time.sleep(0.01)
     lead.kill()
-    assert other.wait(60) == 1 and "process 0 of 2 gives no sign of life" in other.stderr.read()
+    assert other.wait(300) == 1 and "process 0 of 2 gives no sign of life" in other.stderr.read()
     assert lead.wait() < 0
 
 

@@ -258,7 +258,7 @@ def test_a_stopped_process_exits_with_130_and_leaves_nothing(tiny_folder, tmp_pa
     assert "loading" in process.stderr.readline()
     time.sleep(0.5)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "") and err.splitlines()[-1] == "cancelled"
     assert list(tmp_path.iterdir()) == []
 

@@ -126,7 +126,7 @@ def test_the_command_serves_here_only_and_stops_cleanly(tmp_path):
     command += ["--workspace", str(tmp_path / "w")]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
-            base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 60
+            base, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
             while True:
                 try:
                     page = urllib.request.urlopen(f"{base}/_stcore/health")
@@ -145,7 +145,7 @@ def test_the_command_serves_here_only_and_stops_cleanly(tmp_path):
                 mine = [local for _, local, _, state, *_ in lines if local.endswith(f":{port:04X}") and state == "0A"]
                 assert mine == [f"0100007F:{port:04X}"]
             server.send_signal(signal.SIGINT)
-            out, errors = server.communicate(timeout=30)
+            out, errors = server.communicate(timeout=120)
         finally:
             server.kill()
     assert server.returncode == 0
