@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import nn
 
 from pare.errors import InputError
@@ -64,7 +64,7 @@ class LearnedRouter(nn.Module):
 
     def forward(
         self,
-        timestep: Float[torch.Tensor, "batch"],
+        timestep: Real[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
         image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
@@ -99,7 +99,7 @@ class LearnedRouter(nn.Module):
         return found
 
 
-def sinusoidal(timestep: Float[torch.Tensor, "batch"], width: int) -> Float[torch.Tensor, "batch width"]:
+def sinusoidal(timestep: Real[torch.Tensor, "batch"], width: int) -> Float[torch.Tensor, "batch width"]:
     """cos and sin of t at width/2 frequencies from 1 down to 1/10000, as diffusion transformers embed t; float32.
 
     >>> sinusoidal(torch.tensor([0.0]), 4).tolist()

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from pare.depth.budget import BudgetSchedule, Numbers
 from pare.depth.table import DecisionTable
@@ -67,7 +67,7 @@ class ImportanceRouter:
 
     def __call__(
         self,
-        timestep: Float[torch.Tensor, "batch"],
+        timestep: Real[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
         image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
@@ -114,7 +114,7 @@ class StaticRouter:
 
     def __call__(
         self,
-        timestep: Float[torch.Tensor, "batch"],
+        timestep: Real[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
         image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
@@ -142,7 +142,7 @@ class RandomRouter:
 
     def __call__(
         self,
-        timestep: Float[torch.Tensor, "batch"],
+        timestep: Real[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
         image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
@@ -176,7 +176,7 @@ class TableRouter:
 
     def __call__(
         self,
-        timestep: Float[torch.Tensor, "batch"],
+        timestep: Real[torch.Tensor, "batch"],
         latents: Float[torch.Tensor, "batch channels frames height width"],
         image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
