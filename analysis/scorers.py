@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate.utils import align_module_device
-from einops import rearrange
 
 from analysis.gate_scores import gate_gradient, gate_taylor, integrated_gradients
 from analysis.interventions import leave_one_out
@@ -15,6 +14,7 @@ from analysis.probes import Probe
 from analysis.recording import bin_centres
 from analysis.runs import Run
 from analysis.scores import Scores, pare_scores, projected_energy_scores, random_scores
+from analysis.stored_magnitude import INPUT_LAYERS, OUTPUT_LAYER, head_squares
 from pare.errors import InputError
 from pare.gates import gate_shapes, wan_transformer
 from pare.progress import Progress, silent
@@ -131,12 +131,10 @@ def _model(evidence: Evidence) -> Any:
 def _squares(attention: Any, heads: int) -> torch.Tensor:
     """Sum of squares of one attention module's weights per head [heads], in float64."""
     total = torch.zeros(heads, dtype=torch.float64)
-    names = ("to_q", "to_k", "to_v", "add_k_proj", "add_v_proj")
-    rows = [layer for name in names if (layer := getattr(attention, name, None)) is not None]
-    for layer, pattern in (
-        *((layer, "(head dim) width -> head (dim width)") for layer in rows),
-        (attention.to_out[0], "width (head dim) -> head (dim width)"),
-    ):
+    layers = {name: getattr(attention, name, None) for name in INPUT_LAYERS} | {OUTPUT_LAYER: attention.to_out[0]}
+    for name, layer in layers.items():
+        if layer is None:
+            continue
         if hasattr(layer, "base_layer") and not layer.merged:
             raise InputError(
                 "magnitude", got="a LoRA beside the weights", expected="one weight", fix="pipe.fuse_lora()"
@@ -144,7 +142,5 @@ def _squares(attention: Any, heads: int) -> torch.Tensor:
         with align_module_device(getattr(layer, "base_layer", layer)):
             if layer.weight.is_meta:
                 raise InputError("magnitude", got="weights not loaded", expected="loaded", fix="--offload model")
-            weight = layer.weight.detach().double()
-        squares = rearrange(weight.square(), pattern, head=heads).sum(dim=1)
-        total += squares.cpu()
+            total += head_squares(layer.weight.detach(), name, heads).cpu()
     return total

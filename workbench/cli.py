@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from workbench.call import BAD_INPUT, CANCELLED, DONE, Call, as_command
+from workbench.mask_settings import changed, with_mask_flags
 from workbench.settings import with_run_flags
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="demo, a diffusers folder, a hub id, or a preset's name.")]
@@ -19,6 +20,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run tha
 Branch = Annotated[str | None, typer.Option("--branch", help="cond or uncond; default: both.")]
 TauS = Annotated[float, typer.Option("--tau-s", help="A head is spatial above this ratio.")]
 TauT = Annotated[float, typer.Option("--tau-t", help="A head is temporal below this ratio.")]
+Preset = Annotated[str | None, typer.Option("--preset", help="paper: what PARE did; other flags change it.")]
 Workspace = Annotated[str, typer.Option("--workspace", help="The folder of the app and its jobs.")]
 Job = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
 Pixels = Annotated[int | None, typer.Option(help="Pixels; default: the model's own size.")]
@@ -121,22 +123,28 @@ def roles(
 
 @masks.command("make")
 @as_command
+@with_mask_flags
 def make_mask(
-    run: Run,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The folder of a run that capture wrote.")] = None,
     *,
-    out: Annotated[str, typer.Option("--out", help="The .safetensors file to write.", show_default=False)],
-    ratio: Annotated[float, typer.Option("--ratio", help="Share of heads to remove, between 0 and 1.")] = 0.3,
-    tau_s: TauS = 0.7,
-    tau_t: TauT = 0.3,
-    alpha: Annotated[float, typer.Option("--alpha", help="Protection of temporal heads.")] = 1.5,
-    k_min: Annotated[int | None, typer.Option("--k-min", help="Heads to keep at least.")] = None,
-    scorer: Annotated[str, typer.Option("--scorer", help="How heads are scored.")] = "pare",
-    branch: Branch = None,
+    out: Annotated[str | None, typer.Option("--out", help="The .safetensors file to write.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Whose weights; default: the run's model.")] = None,
+    preset: Preset = None,
+    device: Annotated[str, typer.Option("--device", help="Where neurons are compared: auto, cpu, cuda.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print counts and cost, write nothing.")] = False,
+    **settings: Any,
 ) -> Call:
-    """Choose which heads stay, by importance and role (the default verb: `pare mask RUN --out MASK`)."""
-    thresholds = {"tau_s": tau_s, "tau_t": tau_t, "branch": branch}
-    given = {"ratio": ratio, "alpha": alpha, "k_min": k_min, "scorer": scorer}
-    return Call("mask", arguments={"run": run, "out": out, **thresholds, **given})
+    """Choose which heads and neurons stay (the default verb: `pare mask RUN --out MASK`)."""
+    given = {"run": run, "out": out, "model": model, "preset": preset, "device": device, "dry_run": dry_run}
+    return Call("mask", arguments={**given, **changed(settings)})
+
+
+@masks.command("alpha")
+@as_command
+@with_mask_flags
+def alpha_of_mask(run: Run, *, preset: Preset = None, **settings: Any) -> Call:
+    """Which picks flip as the protection of temporal heads goes from 1 to 3."""
+    return Call("mask", "alpha", {"run": run, "preset": preset, **changed(settings)})
 
 
 @masks.command("show")

@@ -5,104 +5,19 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
-import pydantic
 
 from analysis.alpha_study import ALPHAS, AlphaStudy, alpha_study
 from analysis.head_scores import HeadScores, check_scorer, head_scores
-from analysis.importance import ALPHA, check_alpha, protected, run_roles
-from analysis.roles import TAU_S, TAU_T, check_thresholds
+from analysis.importance import check_alpha, protected, run_roles
+from analysis.roles import check_thresholds
 from analysis.runs import Run
 from pare.errors import InputError
 from pare.geometry import Clip, Geometry, check_clip
 from pare.width.budget import BYTES, TARGETS, Counts, Ratios, Target, predict, ratio_for
 from pare.width.heads import allocate, check_allocation, normalised
+from workbench.mask_settings import MaskSettings
 
 NEURON_SCORERS = ("pare", "activation", "magnitude", "random", "none")
-
-
-class MaskSettings(pydantic.BaseModel):
-    """Everything that decides a mask; the defaults are what PARE did.
-
-    p `ratio` for heads and neurons alike, unless `self_ratio`, `cross_ratio` or `neuron_ratio` says otherwise; one of
-    `target_parameters`, `target_flops` (per forward) and `target_gib` (weights and activations in `dtype`) finds p.
-    `alpha` None is 1.5, but 1 for the random control. `neurons` is how neurons are chosen, `none` keeps them all.
-    `height`, `width` and `frames` are the clip that operations and memory are counted for (default: the run's).
-    """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-    ratio: float = 0.3
-    self_ratio: float | None = None
-    cross_ratio: float | None = None
-    neuron_ratio: float | None = None
-    target_parameters: float | None = None
-    target_flops: float | None = None
-    target_gib: float | None = None
-    scorer: str = "pare"
-    alpha: float | None = None
-    tau_s: float = TAU_S
-    tau_t: float = TAU_T
-    min_heads: int | None = None
-    allocation: str = "uniform"
-    neurons: str = "pare"
-    tau_ffn: float = 0.9
-    neuron_multiple: int | None = None
-    branch: str | None = None
-    seed: int = 0
-    dtype: str = "bfloat16"
-    height: int | None = None
-    width: int | None = None
-    frames: int | None = None
-
-    def check(self) -> None:
-        """Raise InputError for a value that makes no mask, naming its flag."""
-        check_thresholds(self.tau_s, self.tau_t)
-        check_scorer(self.scorer)
-        check_allocation(self.allocation)
-        if self.alpha is not None:
-            check_alpha(self.alpha)
-        if self.neurons not in NEURON_SCORERS:
-            expected = f"one of {', '.join(NEURON_SCORERS)}"
-            raise InputError("--neurons", got=self.neurons, expected=expected, fix="--neurons pare")
-        if self.seed < 0:
-            raise InputError("--seed", got=self.seed, expected="a whole number of at least 0", fix="--seed 0")
-        if not 0 < self.tau_ffn <= 1:
-            raise InputError("--tau-ffn", got=self.tau_ffn, expected="above 0, up to 1", fix="--tau-ffn 0.9")
-        if self.dtype not in BYTES:
-            raise InputError("--dtype", got=self.dtype, expected=f"one of {', '.join(BYTES)}", fix="--dtype bfloat16")
-        if len(targets := [name for name in TARGETS if getattr(self, f"target_{name}") is not None]) > 1:
-            flags = " and ".join(f"--target-{name}" for name in targets)
-            raise InputError(flags, got="several targets", expected="one", fix="leave one of them out")
-
-    @property
-    def target(self) -> Target | None:
-        """The target, where there is one."""
-        chosen = {name: getattr(self, f"target_{name}") for name in TARGETS}
-        return next((Target(name, value) for name, value in chosen.items() if value is not None), None)
-
-    @property
-    def protection(self) -> float:
-        """The α that holds: as given, else 1.5, else, for the random control, 1."""
-        if self.alpha is not None:
-            return self.alpha
-        return 1.0 if self.scorer == "random" else ALPHA
-
-    @property
-    def ratios(self) -> Ratios:
-        """The pruning ratios and floors."""
-        return Ratios(
-            self.ratio,
-            self.self_ratio,
-            self.cross_ratio,
-            self.neuron_ratio,
-            prune_neurons=self.neurons != "none",
-            min_heads=self.min_heads,
-            neuron_multiple=self.neuron_multiple,
-        )
-
-
-PRESETS: Mapping[str, MaskSettings] = {"paper": MaskSettings(alpha=ALPHA)}
-"""Settings by name. paper: p = 30 % of heads and neurons, α = 1.5, τs = 0.7, τt = 0.3, τ_ffn = 0.90, Eq. 3 to 7."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,16 +59,16 @@ def plan(
     without scores, the plan has counts alone. `alphas` are those of `study`, the first of them 1. Raises InputError for
     settings out of range, a run that lacks what they need, and a target that cannot be met.
     """
-    settings.check()
+    check_settings(settings)
     if run is not None:
         geometry = run.geometry
     if geometry is None:
         raise InputError("RUN", got="none", expected="a run, or a model's shapes", fix="give RUN, or --model MODEL")
     clip = _clip(run, settings, geometry, clip)
-    if (target := settings.target) is not None:
-        found = ratio_for(geometry, settings.ratios, target, clip=clip, dtype=settings.dtype)
+    if (wanted := target(settings)) is not None:
+        found = ratio_for(geometry, ratios(settings), wanted, clip=clip, dtype=settings.dtype)
         settings = settings.model_copy(update={"ratio": found})
-    counts = settings.ratios.counts(geometry)
+    counts = ratios(settings).counts(geometry)
     predicted = predict(geometry, clip, counts, settings.dtype)
     if scores is None and run is not None:
         scores = head_scores(settings.scorer, geometry, run=run, branch=settings.branch, seed=settings.seed)
@@ -211,3 +126,43 @@ def _clip(run: Run | None, settings: MaskSettings, geometry: Geometry, clip: Cli
     if clip is not None and any(size.values()):
         check_clip(geometry, clip)
     return clip
+
+
+def check_settings(settings: MaskSettings) -> None:
+    """Raise InputError for a value that makes no mask, naming its flag."""
+    check_thresholds(settings.tau_s, settings.tau_t)
+    check_scorer(settings.scorer)
+    check_allocation(settings.allocation)
+    check_alpha(settings.protection)
+    if settings.neurons not in NEURON_SCORERS:
+        expected = f"one of {', '.join(NEURON_SCORERS)}"
+        raise InputError("--neurons", got=settings.neurons, expected=expected, fix="--neurons pare")
+    if settings.seed < 0:
+        raise InputError("--seed", got=settings.seed, expected="a whole number of at least 0", fix="--seed 0")
+    if not 0 < settings.tau_ffn <= 1:
+        raise InputError("--tau-ffn", got=settings.tau_ffn, expected="above 0, up to 1", fix="--tau-ffn 0.9")
+    if settings.dtype not in BYTES:
+        raise InputError("--dtype", got=settings.dtype, expected=f"one of {', '.join(BYTES)}", fix="--dtype bfloat16")
+
+
+def ratios(settings: MaskSettings) -> Ratios:
+    """The pruning ratios and floors of the settings."""
+    return Ratios(
+        settings.ratio,
+        settings.self_ratio,
+        settings.cross_ratio,
+        settings.neuron_ratio,
+        prune_neurons=settings.neurons != "none",
+        min_heads=settings.min_heads,
+        neuron_multiple=settings.neuron_multiple,
+    )
+
+
+def target(settings: MaskSettings) -> Target | None:
+    """The target, where there is one. Raises InputError for several."""
+    given = {name: getattr(settings, f"target_{name}") for name in TARGETS}
+    chosen = [Target(name, value) for name, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        flags = " and ".join(f"--target-{each.kind}" for each in chosen)
+        raise InputError(flags, got="several targets", expected="one", fix="leave one of them out")
+    return chosen[0] if chosen else None

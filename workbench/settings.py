@@ -50,12 +50,13 @@ class RunSettings(pydantic.BaseModel):
         try:
             return cls(**values)
         except pydantic.ValidationError as error:
-            raise _input_error(error) from error
+            raise input_error(error, cls) from error
 
-    def filled(self, model: str) -> Self:
+    def filled(self, model: str, *, videos: bool = False) -> Self:
         """These settings with the model's defaults filled in, checked against what the model can do.
 
-        Raises `InputError` naming the missing flags, the size that does not fit, or the image that is missing.
+        With `videos` an image-to-video model takes its first frames from them, and no image is given. Raises
+        `InputError` naming the missing flags, the size that does not fit, or the image that is missing.
         """
         known = reference.resolve(model)
         stored = reference.defaults(known, height=self.height, width=self.width)
@@ -77,7 +78,7 @@ class RunSettings(pydantic.BaseModel):
             )
         geometry = reference.model_geometry(known)
         check_clip(geometry, settings.clip)
-        _check_images(settings, geometry.image_to_video, geometry.pos_embed_tokens is not None)
+        _check_images(settings, geometry.image_to_video, geometry.pos_embed_tokens is not None, videos)
         return settings
 
     @property
@@ -99,6 +100,11 @@ class RunSettings(pydantic.BaseModel):
 
 def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a typer command that takes `**settings` one option for every field of `RunSettings`."""
+    return with_flags(command, RunSettings)
+
+
+def with_flags(command: Callable[..., Any], settings: type[pydantic.BaseModel]) -> Callable[..., Any]:
+    """Gives a typer command that takes `**settings` one option for every field of a settings class."""
     signature = inspect.signature(command, eval_str=True)
     named = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     flags = [
@@ -106,37 +112,48 @@ def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=Annotated[field.annotation, typer.Option(_flag(name), help=_help(name, field.description))],
+            annotation=Annotated[
+                field.annotation, typer.Option(_flag(name), help=_help(name, field.description, settings))
+            ],
         )
-        for name, field in RunSettings.model_fields.items()
+        for name, field in settings.model_fields.items()
     ]
     command.__signature__ = signature.replace(parameters=[*named, *flags])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in [*named, *flags]}
     return command
 
 
-def _help(name: str, description: str | None) -> str:
+def _help(name: str, description: str | None, settings: type[pydantic.BaseModel]) -> str:
     text = (description or "").removesuffix(".")
-    return f"{text}; default: the model's." if name in NEEDED else f"{text}."
+    return f"{text}; default: the model's." if settings is RunSettings and name in NEEDED else f"{text}."
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _input_error(error: pydantic.ValidationError) -> InputError:
+def input_error(error: pydantic.ValidationError, settings: type[pydantic.BaseModel]) -> InputError:
+    """What pydantic says of the first value that does not fit, in one line that names the flag."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(_flag(each) for each in RunSettings.model_fields)
+        known = ", ".join(_flag(each) for each in settings.model_fields)
         return InputError(_flag(name), got="an unknown flag", expected=f"one of {known}", fix="check the spelling")
     expected = first["msg"].removeprefix("Input should be ").replace("'", "")
     expected = f"a number {expected}" if expected.startswith(("greater", "less")) else expected
     return InputError(_flag(name), got=first["input"], expected=expected, fix="give another value")
 
 
-def _check_images(settings: RunSettings, image_to_video: bool, last_image: bool) -> None:
-    if image_to_video and settings.image is None and not settings.dry_run:
+def _check_images(settings: RunSettings, image_to_video: bool, last_image: bool, videos: bool) -> None:
+    for flag, value in (("--image", settings.image), ("--last-image", settings.last_image)):
+        if videos and value is not None:
+            raise InputError(
+                flag,
+                got=f"{value}, with --videos",
+                expected="no image, since every video has frames of its own",
+                fix=f"leave {flag} out",
+            )
+    if image_to_video and settings.image is None and not settings.dry_run and not videos:
         raise InputError(
             "--image", got="no value", expected="an image, for an image-to-video model", fix="--image FILE"
         )

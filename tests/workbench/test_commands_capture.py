@@ -67,7 +67,7 @@ def test_capture_roles_and_mask_from_the_command_line(tiny_folder, tmp_path, pro
     table = json.loads(capsys.readouterr().out)
     assert sum(table["counts"].values()) == 8 == len(pd.read_csv(tmp_path / "heads.csv"))
 
-    assert main(["mask", str(out), "--out", str(tmp_path / "m.safetensors")]) == 0
+    assert main(["mask", str(out), "--out", str(tmp_path / "m.safetensors"), "--model", str(tiny_folder)]) == 0
     assert "3 of 4 kept" in capsys.readouterr().out
     assert main(["mask", "check", str(tmp_path / "m.safetensors"), str(tiny_folder)]) == 0
     assert main(["mask", "show", str(tmp_path / "m.safetensors"), "--json"]) == 0
@@ -83,7 +83,8 @@ def test_trajectory_and_image_to_video_from_the_command_line(tiny_image_folder, 
     assert "cond and uncond" in capsys.readouterr().out
     opened = Run.open(out)
     assert sorted(opened.videos) == [0, 1] and len(opened.timesteps) == 2
-    assert main(["mask", str(out), "--out", str(tmp_path / "m.safetensors"), "--ratio", "0.5"]) == 0
+    words = ["--model", str(tiny_image_folder), "--ratio", "0.5", "--scorer", "magnitude", "--alpha", "1"]
+    assert main(["mask", str(out), "--out", str(tmp_path / "m.safetensors"), *words]) == 0
     assert main(["mask", "check", str(tmp_path / "m.safetensors"), str(tiny_image_folder)]) == 0
     kept = masks.load(tmp_path / "m.safetensors")
     assert kept.counts()["cross_heads"] == [2, 2]
@@ -261,7 +262,7 @@ def test_roles_writes_the_same_table_as_csv_and_parquet(run, tmp_path):
 
 def test_mask_keeps_the_highest_protected_heads(run, tmp_path):
     opened = Run.open(run)
-    result = mask(run, out=tmp_path / "m.safetensors", ratio=0.45, tau_s=0.6, tau_t=0.35, alpha=2.0)
+    result = mask(run, neurons="none", out=tmp_path / "m.safetensors", ratio=0.45, tau_s=0.6, tau_t=0.35, alpha=2.0)
     kept = masks.load(tmp_path / "m.safetensors")
     importance = head_importance(opened.array("self/value_norm"), opened.timesteps, opened.output_weight_norm("self"))
     letters = classify(opened.array("self/ratio").astype(float).mean((0, 1, 2)), 0.6, 0.35)
@@ -278,8 +279,8 @@ def test_mask_keeps_the_highest_protected_heads(run, tmp_path):
 
 
 def test_alpha_changes_the_mask_by_temporal_heads_only(run, tmp_path):
-    plain = mask(run, out=tmp_path / "a", alpha=1.0, tau_t=0.4)
-    lifted = mask(run, out=tmp_path / "b", alpha=100.0, tau_t=0.4)
+    plain = mask(run, neurons="none", out=tmp_path / "a", alpha=1.0, tau_t=0.4)
+    lifted = mask(run, neurons="none", out=tmp_path / "b", alpha=100.0, tau_t=0.4)
     letters = np.array([head["role"] for head in roles(run, tau_t=0.4)["heads"]]).reshape(4, 10)
     found = diff(tmp_path / "a", tmp_path / "b")["diff"]
     assert found["cross_heads"]["overlap"] == 1
@@ -290,8 +291,8 @@ def test_alpha_changes_the_mask_by_temporal_heads_only(run, tmp_path):
 
 
 def test_the_mask_is_the_same_bytes_and_names_no_place(run, tmp_path):
-    mask(run, out=tmp_path / "a")
-    mask(run, out=tmp_path / "b")
+    mask(run, neurons="none", out=tmp_path / "a")
+    mask(run, neurons="none", out=tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert str(run.parent).encode() not in (tmp_path / "a").read_bytes()
 
@@ -300,17 +301,17 @@ def test_the_mask_is_the_same_bytes_and_names_no_place(run, tmp_path):
     "change, words",
     [
         ({"ratio": 1.5}, "--ratio"),
-        ({"ratio": 0.0}, "--ratio"),
+        ({"ratio": -0.1}, "--ratio"),
         ({"tau_s": 0.2}, "--tau-s"),
         ({"alpha": 0.5}, "--alpha"),
-        ({"k_min": 11}, "--k-min"),
+        ({"min_heads": 11}, "--min-heads"),
         ({"scorer": "magic"}, "--scorer"),
         ({"branch": "uncond"}, "--branch"),
         ({"run": "nowhere"}, "RUN"),
     ],
 )
 def test_bad_masks_are_refused_and_not_written(run, tmp_path, change, words):
-    given = {"run": run, "out": tmp_path / "m"} | change
+    given = {"run": run, "out": tmp_path / "m", "neurons": "none"} | change
     with pytest.raises(InputError, match=words):
         mask(given.pop("run"), **given)
     assert list(tmp_path.iterdir()) == []
@@ -331,17 +332,17 @@ def test_exit_code_2_and_one_line(run, tmp_path, capsys):
 
 
 def test_check_against_a_preset_compares_shapes(run, tmp_path):
-    mask(run, out=tmp_path / "m")
+    mask(run, neurons="none", out=tmp_path / "m")
     with pytest.raises(InputError, match=r"random.*wan2\.1-t2v-1\.3b"):
         check(tmp_path / "m", "wan2.1-t2v-1.3b")
 
 
 def test_show_and_render_say_what_is_kept(run, tmp_path):
-    mask(run, out=tmp_path / "m")
+    mask(run, neurons="none", out=tmp_path / "m")
     shown = show(tmp_path / "m")
     text = mask_command.render(shown)
     assert "7 of 10 kept in every block" in text and "mask of random" in text and shown["run"]["samples"] == 6
-    other = mask(run, out=tmp_path / "n", ratio=0.5)
+    other = mask(run, neurons="none", out=tmp_path / "n", ratio=0.5)
     assert (
         "overlap" in mask_command.render(diff(tmp_path / "m", tmp_path / "n"))
         and other["counts"]["neurons"] == [640] * 4

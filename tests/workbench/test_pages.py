@@ -257,7 +257,14 @@ def test_the_exported_mask_is_the_commands_own(fixture_runs, tmp_path):
     selection = Selection(ratio=0.4, tau_s=0.6, tau_t=0.2, alpha=2.0, branch="uncond")
     content, shown = export_mask(run, selection, places)
     mask_command(
-        run.folder, out=tmp_path / "m.safetensors", ratio=0.4, tau_s=0.6, tau_t=0.2, alpha=2.0, branch="uncond"
+        run.folder,
+        out=tmp_path / "m.safetensors",
+        ratio=0.4,
+        tau_s=0.6,
+        tau_t=0.2,
+        alpha=2.0,
+        branch="uncond",
+        neurons="none",
     )
     assert (tmp_path / "m.safetensors").read_bytes() == content
     scores = protected_scores(run, selection)

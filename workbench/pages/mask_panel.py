@@ -1,6 +1,5 @@
 """The mask that the selection gives: what it would keep, its files, and the command line that makes the same."""
 
-import importlib
 import json
 import tempfile
 from pathlib import Path
@@ -12,10 +11,11 @@ import streamlit as st
 from analysis.importance import run_roles
 from analysis.roles import ROLES, role_counts
 from analysis.runs import Run
-from pare import cost
 from pare import mask as masks
 from pare.geometry import Clip
+from pare.width.budget import Counts, predict
 from pare.width.heads import kept_count, select_heads
+from workbench.commands.mask import mask
 from workbench.components.copy_button.component import copy_button
 from workbench.pages.shell import bind
 from workbench.pages.text import command_line, plain, short_path
@@ -24,13 +24,14 @@ from workbench.state import ALPHA_RANGE, RATIO_RANGE, Selection
 
 
 def mask_settings(selection: Selection) -> dict[str, Any]:
-    """The arguments of the mask command that the selection decides."""
+    """The arguments of the mask command that the selection decides; neurons, which need weights, all stay."""
     return {
         "ratio": selection.ratio,
         "tau_s": selection.tau_s,
         "tau_t": selection.tau_t,
         "alpha": selection.alpha,
         "branch": selection.branch,
+        "neurons": "none",
     }
 
 
@@ -41,11 +42,10 @@ def removed_heads(scores: np.ndarray, selection: Selection) -> np.ndarray:
 
 def export_mask(run: Run, selection: Selection, places: Places) -> tuple[bytes, masks.Mask]:
     """The mask that `pare mask` writes for this run and these settings: the file's bytes, and the mask read back."""
-    make = importlib.import_module("workbench.commands.mask").mask
     places.workspace.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=places.workspace, prefix=".mask-") as folder:
         path = Path(folder) / "mask.safetensors"
-        make(str(run.folder), out=str(path), **mask_settings(selection))
+        mask(str(run.folder), out=str(path), **mask_settings(selection))
         return path.read_bytes(), masks.load(path)
 
 
@@ -53,13 +53,9 @@ def predicted_cost(run: Run, keep: int) -> str:
     """Parameters and operations per forward with `keep` self- and cross-attention heads in every block."""
     geometry, size = run.geometry, run.manifest.clip
     clip = Clip(size["height"], size["width"], size["frames"])
-    dense, after = (cost.parameters(geometry, **heads).total for heads in ({}, _both(keep)))
-    work, less = (cost.flops(geometry, clip, **heads).total for heads in ({}, _both(keep)))
-    return f"Predicted: {after / 1e6:,.4g} of {dense / 1e6:,.4g} M parameters, {less / work:.0%} of the operations."
-
-
-def _both(keep: int) -> dict[str, int]:
-    return {"self_heads": keep, "cross_heads": keep}
+    found = predict(geometry, clip, Counts(keep, keep, geometry.ffn))
+    after, dense = found["parameters"], found["dense_parameters"]
+    return f"Predicted: {after / 1e6:,.4g} of {dense / 1e6:,.4g} M parameters, {found['flop_ratio']:.0%} of the operations."
 
 
 def show_mask_panel(run: Run, scores: np.ndarray | None, selection: Selection, places: Places) -> None:
