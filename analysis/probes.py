@@ -9,23 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from analysis.generation import encode, first_inputs, generate
+from analysis.generation import CleanSample, clean_sample, velocity_at
 from pare.errors import InputError
 from pare.models import set_flow_shift
 from pare.progress import Progress, silent
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
-    """One sample: clean latents x0, what conditions the model (image channels, embeddings), and the seed of its noise.
+class Probe(CleanSample):
+    """One clean sample and the seed of its noise."""
 
-    `condition` holds the channels that follow the noised latents, none for text-to-video; `embeddings` the keyword
-    arguments of the transformer's forward.
-    """
-
-    clean: Float[torch.Tensor, "1 channels frames height width"]
-    condition: Float[torch.Tensor, "1 more frames height width"]
-    embeddings: Mapping[str, torch.Tensor]
     seed: int
 
 
@@ -39,8 +32,9 @@ def make_probes(
 ) -> list[Probe]:
     """One probe per prompt, from latents that the model generates; with `videos`, one per video, encoded by its VAE.
 
-    `settings` is a filled `RunSettings` as a dict; probe i has seed `settings["seed"] + i`. `progress` is called after
-    every sampler step. Raises InputError unless there is one prompt per video (or one for all).
+    `settings` is a filled `RunSettings` as a dict; an image-to-video model is conditioned on its `image`, or on each
+    video's own first frame. Probe i has seed `settings["seed"] + i`. `progress` is called after every sampler step.
+    Raises InputError unless there is one prompt per video (or one for all).
     """
     if not prompts or (videos and len(prompts) not in (1, len(videos))):
         raise InputError("prompts", got=len(prompts), expected="one per video, or one for all", fix="one prompt each")
@@ -54,21 +48,14 @@ def make_probes(
         for index in range(number):
             seed = settings["seed"] + index
             generator = torch.Generator("cpu").manual_seed(seed)
-            # For a video one step is run for its embeddings only.
-            how = {**settings, "steps": 1, "guidance": 1.0} if videos else settings
 
             def step(message: str, index: int = index) -> None:
                 progress(next(done), number * steps, f"sample {index + 1} of {number}, {message}")
 
-            with torch.no_grad(), first_inputs(pipe.transformer) as inputs:
-                clean = generate(pipe, prompts[index % len(prompts)], how, generator, "latent", step)
-                if videos:
-                    clean = encode(
-                        pipe, videos[index], {name: settings[name] for name in ("height", "width", "frames")}
-                    )
-            embeddings = {name: inputs[name] for name in inputs if name.startswith("encoder_hidden_states")}
-            kept = {name: value for name, value in embeddings.items() if value is not None}
-            probes.append(Probe(clean, inputs["hidden_states"][:, clean.shape[1] :], kept, seed))
+            with torch.no_grad():
+                video = videos[index] if videos else None
+                sample = clean_sample(pipe, prompts[index % len(prompts)], settings, generator, step, video)
+            probes.append(Probe(**vars(sample), seed=seed))
     finally:
         pipe.scheduler = own_scheduler
         pipe.maybe_free_model_hooks()
@@ -85,20 +72,8 @@ def noise_of(probe: Probe, timestep: float) -> Float[torch.Tensor, "1 channels f
 def velocity(
     transformer: Any, probe: Probe, timestep: float, *, step: int = 0, batch: int = 1
 ) -> Float[torch.Tensor, "batch channels frames height width"]:
-    """The velocity at x_t = (1 − σ)·x0 + σ·ε, σ = t/1000 (PARE, section 1), conditional branch, `batch` times the same.
-
-    The forward is announced as denoising step `step`.
-    """
-    sigma = timestep / 1000
-    noised = ((1 - sigma) * probe.clean + sigma * noise_of(probe, timestep)).to(probe.condition)
-    hidden_states = torch.cat([noised, probe.condition], dim=1)
-    with transformer.cache_context("cond", step_index=step, sigma=sigma):
-        return transformer(
-            hidden_states=hidden_states.expand(batch, *hidden_states.shape[1:]),
-            timestep=torch.full((batch,), timestep, device=hidden_states.device),
-            return_dict=False,
-            **{name: value.expand(batch, *value.shape[1:]) for name, value in probe.embeddings.items()},
-        )[0]
+    """The velocity at a timestep with the probe's own noise: see `velocity_at`."""
+    return velocity_at(transformer, probe, noise_of(probe, timestep), timestep, step=step, batch=batch)
 
 
 def data_loss(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -12,7 +13,7 @@ import torch
 
 from analysis.attention_calls import describe_attention
 from analysis.capture import CaptureSpec, Recorder, capture, output_weight_norms, stack_passes
-from analysis.generation import encode, first_inputs, generate
+from analysis.generation import clean_sample, generate, velocity_at
 from analysis.manifest import Manifest, Sample
 from analysis.runs import Run
 from analysis.sharing import share_run
@@ -167,8 +168,9 @@ def record(
                 def step(message: str, index: int = index) -> None:
                     progress(share.advance(), total, f"sample {index + 1} of {len(manifest.samples)}, {message}")
 
+                generator = torch.Generator("cpu").manual_seed(manifest.samples[index].seed)
                 with torch.no_grad(), _freed(pipe):
-                    recorder = one(pipe, manifest, index, videos, writer.folder, step)
+                    recorder = one(_Work(pipe, manifest, index, videos, writer.folder, step, generator))
                 steps, measured = len(manifest.timesteps), manifest.measured(index)
                 arrays = stack_passes(recorder.take(), steps, manifest.branches, measured)
                 writer.write_sample(index, arrays, recorder.take_moments())
@@ -184,60 +186,45 @@ def record(
     return run
 
 
-def _calibration_sample(
-    pipe: Any,
-    manifest: Manifest,
-    index: int,
-    videos: Sequence[Path],
-    folder: Path,
-    step: Callable[[str], None],
-) -> Recorder:
-    sample = manifest.samples[index]
-    generator = torch.Generator("cpu").manual_seed(sample.seed)
-    with first_inputs(pipe.transformer) as inputs:
-        if videos:
-            # One step is run for its text (and image) embeddings only.
-            settings = {**manifest.settings, "steps": 1, "guidance": 1.0}
-            generate(pipe, sample.prompt, settings, generator, "latent", step)
-            clean = encode(pipe, videos[index], manifest.clip)
-        else:
-            clean = generate(pipe, sample.prompt, manifest.settings, generator, "latent", step)
-    transformer = pipe.transformer
-    condition = inputs["hidden_states"][:, clean.shape[1] :]
-    fixed = {name: inputs[name] for name in inputs if name.startswith("encoder_hidden_states")}
-    with capture(transformer, CaptureSpec.of_sample(manifest, index)) as recorder:
-        for number, (t, sigma) in enumerate(zip(manifest.timesteps, manifest.sigmas, strict=True)):
-            noise = torch.randn(clean.shape, generator=generator).to(clean)
-            noised = ((1 - sigma) * clean + sigma * noise).to(condition)
-            with transformer.cache_context("cond", step_index=number, sigma=sigma):
-                transformer(
-                    hidden_states=torch.cat([noised, condition], dim=1),
-                    timestep=torch.tensor([t], device=clean.device),
-                    return_dict=False,
-                    **fixed,
-                )
-            step(f"timestep {t:g}")
+def _calibration_sample(work: "_Work") -> Recorder:
+    pipe, manifest, index, generator = work.pipe, work.manifest, work.index, work.generator
+    video = work.videos[index] if work.videos else None
+    sample = clean_sample(pipe, work.prompt, manifest.settings, generator, work.step, video)
+    with capture(pipe.transformer, CaptureSpec.of_sample(manifest, index)) as recorder:
+        for number, t in enumerate(manifest.timesteps):
+            noise = torch.randn(sample.clean.shape, generator=generator).to(sample.clean)
+            velocity_at(pipe.transformer, sample, noise, t, step=number)
+            work.step(f"timestep {t:g}")
     return recorder
 
 
-def _trajectory_sample(
-    pipe: Any,
-    manifest: Manifest,
-    index: int,
-    videos: Sequence[Path],
-    folder: Path,
-    step: Callable[[str], None],
-) -> Recorder:
-    sample = manifest.samples[index]
-    generator = torch.Generator("cpu").manual_seed(sample.seed)
-    with capture(pipe, CaptureSpec.of_sample(manifest, index)) as recorder:
-        frames = generate(pipe, sample.prompt, manifest.settings, generator, "np", step)[0]
+def _trajectory_sample(work: "_Work") -> Recorder:
+    manifest, sample = work.manifest, work.manifest.samples[work.index]
+    with capture(work.pipe, CaptureSpec.of_sample(manifest, work.index)) as recorder:
+        frames = generate(work.pipe, work.prompt, manifest.settings, work.generator, "np", work.step)[0]
     made_by = {"model": manifest.model, "prompt": sample.prompt, "seed": sample.seed, "versions": manifest.versions}
     pixels = np.round(np.asarray(frames) * 255).clip(0, 255).astype(np.uint8)
     assert sample.video is not None
     metadata = {**made_by, "settings": manifest.settings}
-    write_video(pixels, folder / sample.video, manifest.clip["fps"], metadata)
+    write_video(pixels, work.folder / sample.video, manifest.clip["fps"], metadata)
     return recorder
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One sample to measure: of which run, with what, where its video goes, and whom to tell of every forward."""
+
+    pipe: Any
+    manifest: Manifest
+    index: int
+    videos: Sequence[Path]
+    folder: Path
+    step: Callable[[str], None]
+    generator: torch.Generator
+
+    @property
+    def prompt(self) -> str:
+        return self.manifest.samples[self.index].prompt
 
 
 @contextmanager

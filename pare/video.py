@@ -1,9 +1,11 @@
 """Videos in and out: H.264 in an mp4 that every browser plays, with the settings that made it inside."""
 
 import json
+import math
 import re
 import subprocess
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,13 @@ def write_video(
             writer.close()
 
 
-def read_video(path: str | Path) -> tuple[UInt8[np.ndarray, "frames height width 3"], float, dict[str, Any]]:
+def read_video(
+    path: str | Path, seconds: int | float | None = None
+) -> tuple[UInt8[np.ndarray, "frames height width 3"], float, dict[str, Any]]:
     """All RGB frames of a video, its frames per second, and the metadata that `write_video` put in (else empty).
 
-    Raises `InputError` for a missing file and for one that holds no video.
+    With `seconds` only the frames of so much from its start are read and held, and the one that follows. Raises
+    `InputError` for a missing file and for one that holds no video.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,12 +85,15 @@ def read_video(path: str | Path) -> tuple[UInt8[np.ndarray, "frames height width
         reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24", output_params=["-fps_mode", "passthrough"])
         properties = next(reader)
         width, height = properties["size"]
-        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader]
+        fps = float(properties["fps"])
+        most = None if seconds is None or not (math.isfinite(fps) and fps > 0) else int(seconds * fps) + 1
+        frames = [np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in islice(reader, most)]
+        reader.close()
     except (OSError, RuntimeError, StopIteration, ValueError, KeyError) as error:
         raise InputError(
             "video", got=f"{path}, which cannot be decoded", expected="a video file", fix="use another file"
         ) from error
-    return np.stack(frames), float(properties["fps"]), _metadata(path)
+    return np.stack(frames), fps, _metadata(path)
 
 
 def check_video_path(path: str | Path) -> None:

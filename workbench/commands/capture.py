@@ -35,11 +35,12 @@ def capture(
     """Measure a model sample by sample and write the run folder `out`.
 
     `calibration` measures at 10 timesteps of latents that the model generated (or of `videos`, a folder, encoded by the
-    model's own VAE); `trajectory` along real generations, both guidance branches apart, and keeps the videos. `prompts`
-    is a file with one prompt a line, or the prompts themselves; `samples` of them are used, from the start again where
-    there are fewer. `statistics` are names of `analysis.catalogue` with commas between, or `all` (that are cheap),
-    `basic` (ratios, value norms and block residuals), `rows`, `maps`, `parts`, `moments`; NAME:N measures it in N of
-    the samples only. Frame maps are kept of 8 samples and `maps_steps` steps unless told otherwise.
+    model's own VAE, each conditioned on its own first frame where the model takes one); `trajectory` along real
+    generations, both guidance branches apart, and keeps the videos. `prompts` is a file with one prompt a line, or the
+    prompts themselves; `samples` of them are used, from the start again where there are fewer. `statistics` are names
+    of `analysis.catalogue` with commas between, or `all` (that are cheap), `basic` (ratios, value norms and block
+    residuals), `rows`, `maps`, `parts`, `moments`; NAME:N measures it in N of the samples only. Frame maps are kept of
+    every sample and `maps_steps` steps unless told otherwise.
     With `resume` the samples that are missing are measured and the run ends with the same bytes.
     Started by `accelerate launch` as several processes, each measures its share of the samples, and the run is the same
     (on a CPU with as many threads each, since matrix products may round differently otherwise).
@@ -56,7 +57,7 @@ def capture(
     from pare.geometry import latent_frames, tokens_per_frame
     from pare.processes import this_process
 
-    run = RunSettings.of(**settings).filled(model)
+    run = RunSettings.of(**settings).filled(model, videos=videos is not None)
     lines, films = _prompts(prompts, model, bool(videos)), _videos(videos)
     # What a capture costs does not depend on what the prompts say.
     planned = [""] if run.dry_run and samples and not films else []
