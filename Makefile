@@ -1,6 +1,7 @@
 # Every target installs what is missing first; the work happens in .venv.
 PYTHON ?= python3
 PORT ?= 8501
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -19,7 +20,7 @@ app: setup
 	$(BIN)/python -m workbench app --port $(PORT)
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -10,7 +10,14 @@ from hypothesis import settings
 from tests.ports import find_free_port
 
 # Tiny tensors gain nothing from a second thread, and lose much when tests share the cores. Set before torch is imported.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
+# What the shell says to the app, to Streamlit or to a launcher is not said to the tests.
+for _name in [name for name in os.environ if name.startswith(("PARE_", "STREAMLIT_"))] + [
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+]:
+    os.environ.pop(_name, None)
 # Servers that tests start on this machine are asked directly, whatever proxy there is.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 

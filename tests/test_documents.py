@@ -22,7 +22,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KINDS = {"", "slow", "gpu", "app", "make"}
 HUB = {"Wan-AI/Wan2.1-T2V-14B-Diffusers": "wan2.1-t2v-14b", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": "wan2.1-t2v-1.3b"}
 ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "2",
+    "OMP_NUM_THREADS": "1",
     "BROWSER": "true",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }

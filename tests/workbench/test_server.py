@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from pare.errors import InputError
+from tests.ports import find_free_port
 from workbench.commands.app import app as app_command
 from workbench.places import PROJECT, Places
 from workbench.server import CONFIG, ROUTES_VARIABLE, middleware, routes, video_address
@@ -117,9 +118,7 @@ def test_the_command_refuses_bad_input(tmp_path):
 
 
 def test_the_command_serves_here_only_and_stops_cleanly(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = find_free_port()
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "v.mp4").write_bytes(VIDEO)
     command = [sys.executable, "-m", "workbench", "app", "--json", "--no-browser", "--port", str(port)]
