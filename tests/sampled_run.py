@@ -7,6 +7,7 @@ import numpy as np
 from analysis.manifest import BLOCK_AXES, HEAD_AXES, Manifest, Statistic
 from analysis.run_writer import RunWriter
 from analysis.runs import Run
+from pare.video import write_video
 from tests.runs_fixture import make_manifest, random_sample
 
 UNIFORM_HEAD, SINK_HEAD = (1, 2), (2, 0)
@@ -24,9 +25,18 @@ def make_sampled_run(
     branches: tuple[str, ...] = ("cond", "uncond"),
     seed: int = 0,
     ratio: np.ndarray | None = None,
+    videos: int = 0,
 ) -> Run:
-    """Write a run whose heads have these ratios [block, head], random ones unless given; the marked two have 1/Fl."""
+    """Write a run whose heads have these ratios [block, head], random ones unless given; the marked two have 1/Fl.
+
+    The first `videos` samples have a video: frame t is 12·t bright everywhere.
+    """
     manifest = _extended(make_manifest(blocks, heads, steps, samples, num_frames, branches))
+    named = (
+        one.model_copy(update={"video": f"videos/{i:05d}.mp4"}) if i < videos else one
+        for i, one in enumerate(manifest.samples)
+    )
+    manifest = manifest.model_copy(update={"samples": tuple(named)})
     generator = np.random.default_rng(seed)
     weights = {f"{kind}/output_weight_norm": generator.lognormal(0, 0.2, (blocks, heads)) for kind in ("self", "cross")}
     if ratio is None:
@@ -36,6 +46,8 @@ def make_sampled_run(
     writer = RunWriter(folder, manifest, weights)
     for index in writer.pending():
         writer.write_sample(index, _sample(manifest, generator, ratio))
+        if index < videos:
+            _write_video(manifest, index, Path(folder))
     return writer.finish()
 
 
@@ -58,6 +70,16 @@ def _extended(manifest: Manifest) -> Manifest:
         branches=manifest.branches[:1],
     )
     return manifest.model_copy(update={"statistics": statistics})
+
+
+def _write_video(manifest: Manifest, index: int, folder: Path) -> None:
+    clip, sample = manifest.clip, manifest.samples[index]
+    level = (12 * np.arange(clip["frames"]) % 256).astype(np.uint8)
+    frames = np.broadcast_to(level[:, None, None, None], (clip["frames"], clip["height"], clip["width"], 3))
+    assert sample.video is not None
+    (folder / "videos").mkdir(exist_ok=True)
+    about = {"prompt": sample.prompt, "seed": sample.seed}
+    write_video(np.ascontiguousarray(frames), folder / sample.video, clip["fps"], about)
 
 
 def _sample(manifest: Manifest, generator: np.random.Generator, ratio: np.ndarray) -> dict[str, np.ndarray]:

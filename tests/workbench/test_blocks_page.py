@@ -169,8 +169,7 @@ def test_a_marked_head_is_never_called_temporal_alone(at, cell, name):
 
 def test_the_card_has_a_frame_map_or_says_why_not(at):
     test = at(HEADS, block="3", head="3")
-    heat = figure(test, "from frame")["data"][0]
-    assert heat["type"] == "heatmap"
+    assert "frame_map" in components(test)
     assert "Mean of t 950, 850 · n = 6 samples" in words(test)
     for link in ({"branch": "uncond"}, {"steps": "5-6"}):
         assert "Frame map: not captured in this part of the run." in words(at(HEADS, **link))
@@ -203,3 +202,19 @@ def test_gaps_of_the_histogram_are_one_click_away(at, tmp_path):
     # Thresholds elsewhere in the same gaps part the heads alike: nothing to suggest.
     same = at(HEADS, "groups", folder=tmp_path / "captures", ts="0.78", tt="0.38")
     assert not [button for button in same.button if button.key == "use_gaps"]
+
+
+def test_a_runs_video_plays_beside_the_frame_map(at, tmp_path):
+    assert "player" not in components(at(HEADS))
+    make_sampled_run(tmp_path / "captures" / "seen", 3, 4, steps=2, samples=3, videos=2)
+    test = at(HEADS, "seen", folder=tmp_path / "captures", vf="5", block="1", head="1")
+    assert {"player", "frame_map"} <= set(components(test))
+    assert link_of(test)["vf"] == "5"
+    assert "player" in components(at(HEADS, "seen", folder=tmp_path / "captures", sample="1"))
+    without = at(HEADS, "seen", folder=tmp_path / "captures", sample="2")
+    assert "player" not in components(without) and "Sample 2 has no video in this run." in words(without)
+    (tmp_path / "captures" / "seen" / "videos" / "00000.mp4").write_bytes(b"no video")
+    broken = AppTest.from_file(str(PROJECT / "app.py"), default_timeout=60)
+    broken.query_params["run"] = "captures/seen"
+    broken.run()
+    assert not broken.exception and "which cannot be decoded" in broken.error[0].value.replace("\\", "")

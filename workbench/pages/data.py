@@ -41,7 +41,7 @@ def stamp(folder: Path) -> tuple[int, ...]:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _open(folder: str, _stamp: tuple[int, ...]) -> Run:
+def _open(folder: str, when: tuple[int, ...]) -> Run:  # an argument named _when would not count for the cache
     return Run.open(folder)
 
 

@@ -5,20 +5,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import streamlit as st
+from plotly.colors import sequential
 
 from analysis.aggregate import Cells, average
-from analysis.figures.heads import frame_map
 from analysis.figures.roles import ratio_over_timesteps
 from analysis.figures.style import ROLE_COLORS, ROLE_NAMES
 from analysis.importance import protected, run_roles
 from analysis.marks import MARK_NAMES, HeadMarks, HeadMeans
 from analysis.roles import bootstrap_interval, classify, lift, stability
 from analysis.runs import Run
+from workbench.components.frame_map.component import frame_map
+from workbench.components.player.video import latent_frame_of
 from workbench.pages import data
 from workbench.pages.text import capture_command
 from workbench.state import Selection
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"], "displayModeBar": False}
+FRAME_LINK = "run"
+"""What the frame map and the player of the run's videos are linked by."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def show_head_card(
 
 
 def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int]) -> None:
-    """Which frames look at which, or one line on why there is no map here."""
+    """Which frames look at which, or one line on why there is no map here; it marks the frame that the run's video shows."""
     found = data.frame_maps(run, selection)
     if found is None:
         lacking = "self/frame_map" not in run.statistics
@@ -152,11 +156,13 @@ def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int]) -> Non
         )
         return
     maps, timesteps, samples = found
-    st.plotly_chart(
-        frame_map(maps[cell], height=230),
-        config=PLOT,
-        key="frame_map",
-        alt=f"Attention of block {cell[0]}, head {cell[1]} from every query frame to every key frame.",
+    with_video = bool(run.videos)
+    frame_map(
+        maps[cell],
+        title=f"Block {cell[0]}, head {cell[1]}",
+        palette=list(sequential.Viridis),
+        frame=latent_frame_of(selection.video_frame + 1, run.geometry.vae_temporal)[-1] if with_video else None,
+        link=FRAME_LINK if with_video else None,
     )
     when = ", ".join(f"{step:.0f}" for step in sorted(timesteps, reverse=True))
     st.caption(f"Mean of t {when} · n = {samples} sample{'s' if samples != 1 else ''}")

@@ -16,10 +16,12 @@ from workbench.components.head_grid.component import head_grid
 from workbench.pages import data
 from workbench.pages.generate_panel import show_generate_panel
 from workbench.pages.grid_frame import grid_frame
-from workbench.pages.head_card import PLOT, default_head, protected_scores, show_head_card
+from workbench.pages.head_card import FRAME_LINK, PLOT, default_head, protected_scores, show_head_card
 from workbench.pages.mask_panel import removed_heads, show_mask_panel
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.videos import show_player
+from workbench.places import Places
 from workbench.state import Selection
 
 
@@ -93,6 +95,27 @@ def show_grid(
     )
 
 
+def show_run_video(run: Run, selection: Selection, places: Places) -> None:
+    """The video of the chosen sample, else of the first that has one, in step with the frame map; nothing without any."""
+    videos = run.videos
+    if not videos:
+        return
+    sample = next(iter(videos)) if selection.sample is None else selection.sample
+    if sample not in videos:
+        st.markdown(f"Sample {sample} has no video in this run.")
+        return
+    prompt = run.manifest.samples[sample].prompt
+    show_player(
+        places,
+        {f"sample {sample}" + (f" · {prompt}" if prompt else ""): videos[sample]},
+        selection,
+        geometry=run.geometry,
+        link=FRAME_LINK,
+        tallest=210,
+        key="run_video",
+    )
+
+
 def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
     """Roles and mean ratio per block, and how much each block changes its input at each timestep."""
     left, middle, right = st.columns(3, gap="medium")
@@ -162,6 +185,8 @@ def show_page(shell: Shell) -> None:
                 removed = removed_heads(scores, selection) if wanted and scores is not None else None
                 show_grid(run, cells, marks, selection, cell, removed)
                 show_suggestion(cells.by_head(), selection)
+            with guard("video"):
+                show_run_video(run, selection, places)
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
         with card:

@@ -82,8 +82,7 @@ class FrameMap {
   }
 
   words() {
-    if (!this.link.name) return "Query frames down, key frames across.";
-    return `Query frames down, key frames across · a click seeks${this.state.frame === null ? "" : ` · the video shows frame ${this.state.frame}`}`;
+    return `Query frames down, key frames across${this.link.name ? "; a click seeks" : ""}`;
   }
 
   describe([query, key]) {

@@ -29,6 +29,7 @@ def player(
     video_frame: int = 0,
     latent: Sequence[int] | None = None,
     link: str | None = None,
+    tallest: int = 384,
     key: str = "player",
     on_change: Callable[[int], None] | None = None,
 ) -> int:
@@ -43,6 +44,7 @@ def player(
         video_frame: the frame it rests on. Python holds it: pass it in, store what `on_change` brings.
         latent: the latent frame of every video frame (`latent_frame_of`), marked below the strip.
         link: name shared with a frame map of the same page: it marks the latent frame, and a click there seeks.
+        tallest: largest height of a picture in CSS pixels; small videos are enlarged to a whole multiple below it.
         key: Streamlit key, unique on the page.
         on_change: called with the video frame before the page runs again.
 
@@ -79,6 +81,7 @@ def player(
             "values": pd.DataFrame({f"line{i}": np.asarray(each[:frames], np.float32) for i, each in enumerate(lines)}),
             "latent": None if latent is None else list(latent[:frames]),
             "link": link,
+            "tallest": tallest,
             "videoFrame": current,
         },
         on_video_frame_change=changed,

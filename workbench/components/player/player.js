@@ -158,7 +158,7 @@ class Player {
     const { state, data } = this;
     const count = state.view === "side" ? data.videos.length : 1;
     // All pictures have the first one's size, so that the same place lies at the same point.
-    const layout = stageLayout(width, count, data.videos[0].width, data.videos[0].height);
+    const layout = stageLayout(width, count, data.videos[0].width, data.videos[0].height, data.tallest);
     this.pictures.style.gridTemplateColumns = `repeat(${layout.columns}, ${layout.width}px)`;
     for (const { canvas } of this.figures) {
       canvas.style.width = `${layout.width}px`;

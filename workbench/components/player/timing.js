@@ -1,6 +1,6 @@
 // Pure functions of the player: frames, times, places. A video frame n is on the screen from n / fps to (n + 1) / fps.
 
-export const MAX_PICTURE = 384, GAP = 12, STRIP = { left: 8, right: 8, chart: 56, band: 18, bare: 14 };
+export const GAP = 12, STRIP = { left: 8, right: 8, chart: 56, band: 18, bare: 14 };
 
 /** The middle of a video frame in seconds: a seek there cannot land on a neighbour. */
 export function timeOf(frame, fps) {
@@ -49,7 +49,7 @@ export function frameAfterKey(frame, key, frames, latent) {
 }
 
 /** Columns and size in CSS pixels of `count` pictures: whole multiples where small videos are enlarged. */
-export function stageLayout(available, count, width, height, most = MAX_PICTURE) {
+export function stageLayout(available, count, width, height, most = 384) {
   const fit = (columns) => {
     const scale = Math.min((available - GAP * (columns - 1)) / columns / width, most / height);
     return { columns, scale: scale >= 1 ? Math.floor(scale) : scale };

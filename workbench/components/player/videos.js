@@ -70,16 +70,21 @@ export class Videos {
     requestAnimationFrame(poll);
   }
 
-  hold(one, frame) {
+  /** Keep what a video shows now, as `stamped` where the browser cannot say itself which frame that is. */
+  hold(one, stamped) {
     const { video, held } = one;
-    if (!video.videoWidth) return;
+    if (!video.videoWidth || video.readyState < 2) return;
+    // A picture that knows its own time: a callback may come a frame before or after what is drawn in it.
+    const now = window.VideoFrame ? new VideoFrame(video) : null;
+    const frame = now ? frameOfStamp(now.timestamp / 1e6, one.fps, this.frames) : stamped;
     const before = held.findIndex((each) => each.frame === frame);
     const place = before >= 0 ? held.splice(before, 1)[0].picture : held.length >= HELD ? held.shift().picture : document.createElement("canvas");
     if (place.width !== video.videoWidth || place.height !== video.videoHeight) {
       place.width = video.videoWidth;
       place.height = video.videoHeight;
     }
-    place.getContext("2d").drawImage(video, 0, 0);
+    place.getContext("2d").drawImage(now ?? video, 0, 0);
+    now?.close();
     held.push({ frame, picture: place });
     this.present();
   }
