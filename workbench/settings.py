@@ -50,7 +50,7 @@ class RunSettings(pydantic.BaseModel):
         try:
             return cls(**values)
         except pydantic.ValidationError as error:
-            raise _input_error(error) from error
+            raise input_error(error, cls) from error
 
     def filled(self, model: str, *, videos: bool = False) -> Self:
         """These settings with the model's defaults filled in, checked against what the model can do.
@@ -100,6 +100,11 @@ class RunSettings(pydantic.BaseModel):
 
 def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a typer command that takes `**settings` one option for every field of `RunSettings`."""
+    return with_flags(command, RunSettings)
+
+
+def with_flags(command: Callable[..., Any], settings: type[pydantic.BaseModel]) -> Callable[..., Any]:
+    """Gives a typer command that takes `**settings` one option for every field of a settings class."""
     signature = inspect.signature(command, eval_str=True)
     named = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     flags = [
@@ -107,29 +112,32 @@ def with_run_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=field.default,
-            annotation=Annotated[field.annotation, typer.Option(_flag(name), help=_help(name, field.description))],
+            annotation=Annotated[
+                field.annotation, typer.Option(_flag(name), help=_help(name, field.description, settings))
+            ],
         )
-        for name, field in RunSettings.model_fields.items()
+        for name, field in settings.model_fields.items()
     ]
     command.__signature__ = signature.replace(parameters=[*named, *flags])  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in [*named, *flags]}
     return command
 
 
-def _help(name: str, description: str | None) -> str:
+def _help(name: str, description: str | None, settings: type[pydantic.BaseModel]) -> str:
     text = (description or "").removesuffix(".")
-    return f"{text}; default: the model's." if name in NEEDED else f"{text}."
+    return f"{text}; default: the model's." if settings is RunSettings and name in NEEDED else f"{text}."
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _input_error(error: pydantic.ValidationError) -> InputError:
+def input_error(error: pydantic.ValidationError, settings: type[pydantic.BaseModel]) -> InputError:
+    """What pydantic says of the first value that does not fit, in one line that names the flag."""
     first = error.errors()[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(_flag(each) for each in RunSettings.model_fields)
+        known = ", ".join(_flag(each) for each in settings.model_fields)
         return InputError(_flag(name), got="an unknown flag", expected=f"one of {known}", fix="check the spelling")
     expected = first["msg"].removeprefix("Input should be ").replace("'", "")
     expected = f"a number {expected}" if expected.startswith(("greater", "less")) else expected
