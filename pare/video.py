@@ -96,6 +96,11 @@ def read_video(
     return np.stack(frames), fps, _metadata(path)
 
 
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What `write_video` put into a video's comment, read without decoding it; empty where there is nothing."""
+    return _metadata(Path(path))
+
+
 def check_video_path(path: str | Path) -> None:
     """Raises `InputError` unless `path` names an mp4 file that could be written; for use before long work."""
     path = Path(path)
