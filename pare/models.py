@@ -11,6 +11,8 @@ import torch
 import transformers
 from diffusers import WanImageToVideoPipeline, WanPipeline
 
+# diffusers takes a class of ours only from a module that is there already; it imports none that a folder names.
+import pare.transformer  # noqa: F401
 from pare.errors import InputError
 from pare.geometry import read_json
 from pare.reference import check_pipeline, defaults, description_folder, model_geometry, model_identity, resolve
