@@ -27,6 +27,7 @@ from workbench.commands import doctor as doctor_module
 from workbench.commands import generate as generate_module
 from workbench.commands.doctor import doctor
 from workbench.commands.generate import generate
+from workbench.mask_settings import MaskSettings
 from workbench.settings import RunSettings
 
 ROOT = Path(__file__).parents[2]
@@ -321,6 +322,9 @@ CALLS = [
     (["mask", "R", "--out", "O", "--ratio", "0.4"], "mask", "mask", {"run": "R", "out": "O", "ratio": 0.4}),
     (["mask", "--out", "O", "R"], "mask", "mask", {"run": "R", "out": "O"}),
     (["mask", "make", "show", "--out", "O"], "mask", "mask", {"run": "show", "out": "O"}),
+    (["mask", "--model", "M", "--preset", "paper", "--dry-run"], "mask", "mask",
+     {"run": None, "model": "M", "preset": "paper", "dry_run": True}),
+    (["mask", "alpha", "R", "--tau-t", "0.4"], "mask", "alpha", {"run": "R", "tau_t": 0.4}),
     (["mask", "show", "F"], "mask", "show", {"file": "F"}),
     (["mask", "diff", "A", "B"], "mask", "diff", {"a": "A", "b": "B"}),
     (["mask", "check", "F", "M"], "mask", "check", {"file": "F", "model": "M"}),
@@ -347,11 +351,12 @@ def test_every_command_is_one_call_of_a_public_function(words, module, function,
     target = getattr(importlib.import_module(f"workbench.commands.{module}"), function)
     parameters = inspect.signature(target).parameters.values()
     own = {each.name for each in parameters if each.kind is not each.VAR_KEYWORD}
-    # Every argument has its flag; `commands` is the one that only tests give.
-    assert own - {"progress", "load", "commands"} <= set(call.arguments)
-    # Besides its own arguments a command takes run settings at most.
+    # Every argument has its flag; `commands` is the one that only tests give, and run flags at their default are left out.
+    assert own - {"progress", "load", "commands"} - set(RunSettings.model_fields) <= set(call.arguments)
+    # Besides its own arguments a command takes run settings at most, or those of a mask.
     inspect.signature(target).bind(**call.arguments)
-    assert set(call.arguments) - own <= set(RunSettings.model_fields)
+    settings = MaskSettings if module == "mask" else RunSettings
+    assert set(call.arguments) - own <= set(settings.model_fields)
     # What the command line suggests is what Python suggests.
     for each in parameters:
         if each.name in call.arguments and each.name not in expected and each.default is not each.empty:
