@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up, an exponential moving average, and a state that resumes to the same weights.
+"""The training loop: AdamW or Muon, warm-up, an exponential moving average, and a state that resumes to the same weights.
 
 Everything random in a step is drawn from a generator seeded by (seed, step), so a state needs no random state beyond these two
 numbers, and a run that was killed and resumed ends with the weights of one that was not.
@@ -17,6 +17,7 @@ from torch import nn
 
 from pare.errors import InputError
 from pare.progress import Progress, silent
+from pare.training.optimisers import optimisers
 from pare.training.state import load_state, save_state
 
 
@@ -24,6 +25,7 @@ from pare.training.state import load_state, save_state
 class LoopSettings:
     """Settings of one training: steps, rates (per group of parameters), schedule, average, and how often it saves.
 
+    `matrix_rate` multiplies the learning rate of the matrices that Muon trains.
     The rate rises over `warmup` steps, holds, and falls linearly to zero over the last `decay_share` of the steps; a state saved
     while it holds can be continued to a larger number of steps as if that had been asked from the start.
     """
@@ -39,6 +41,7 @@ class LoopSettings:
     checkpoint_every: int = 100
     log_every: int = 10
     seed: int = 0
+    matrix_rate: float = 1.0
 
 
 class Diverged(RuntimeError):
@@ -68,6 +71,7 @@ def train(
     folder: Path,
     *,
     rates: Callable[[str], float] = lambda name: 1.0,
+    by_muon: Callable[[str], bool] = lambda name: False,
     validate: Callable[[nn.Module, int], dict[str, Any]] | None = None,
     validate_every: int = 0,
     progress: Progress = silent,
@@ -78,6 +82,7 @@ def train(
         loss: (model, step, generator) -> scalar loss of that step.
         folder: holds `state/` and `log.jsonl` (step, loss, gradient norm, seconds; validation records).
         rates: multiplier of the learning rate by parameter name.
+        by_muon: names of the weight matrices that Muon trains (see `optimisers`); AdamW trains all others.
         validate: called with the averaged model every `validate_every` steps and at the end; its dict is logged.
     Raises:
         Diverged: the loss or gradient norm is not finite; the state on disk is the last good one.
@@ -85,21 +90,13 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    by_rate: dict[float, list[str]] = {}
-    for name in named:
-        by_rate.setdefault(rates(name), []).append(name)
-    groups = [
-        {"params": [named[name] for name in names], "rate": rate, "weight_decay": settings.weight_decay * (rate == 1.0)}
-        for rate, names in by_rate.items()
-    ]
-    order = [name for names in by_rate.values() for name in names]
-    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, foreach=True)
+    training = optimisers(named, settings, rates, by_muon)
     average = {name: parameter.detach().clone() for name, parameter in named.items()}
-    first = _restore(folder / "state", named, average, optimiser, order, settings)
+    first = _restore(folder / "state", named, average, training, settings)
     started = time.perf_counter()
     with (folder / "log.jsonl").open("a") as log:
         for step in range(first, settings.steps):
-            for group in optimiser.param_groups:
+            for group in (group for optimiser in training for group in optimiser.param_groups):
                 group["lr"] = settings.learning_rate * group["rate"] * rate_factor(step, settings)
             value = loss(model, step, step_generator(settings.seed, step))
             value.backward()
@@ -109,8 +106,9 @@ def train(
                     f"training: got loss {value.item()} and gradient norm {norm.item()} at step {step}; expected finite "
                     f"numbers; fix: resume from the last good state with a lower learning rate than {settings.learning_rate}"
                 )
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            for optimiser in training:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             decay = min(settings.ema, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(average.values()), [named[name].detach() for name in average], 1 - decay)
             done = step + 1
@@ -123,7 +121,7 @@ def train(
                     log.write(json.dumps({"step": done, "validation": validate(model, done)}) + "\n")
                     log.flush()
             if done % settings.checkpoint_every == 0 or done == settings.steps:
-                _save(folder / "state", named, average, optimiser, order, settings, done)
+                _save(folder / "state", named, average, training, settings, done)
             progress(done, settings.steps, f"loss {value.item():.4f}")
     with torch.no_grad():
         for name, tensor in average.items():
@@ -161,18 +159,27 @@ def read_log(folder: Path) -> Iterator[dict[str, Any]]:
     yield from (records[key] for key in sorted(records))
 
 
-def _save(folder, named, average, optimiser, order, settings, done) -> None:
+def _save(folder, named, average, training, settings, done) -> None:
     tensors = {f"model.{name}": parameter for name, parameter in named.items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
+    updates = {}
     # A parameter that has had no gradient yet has no moments: absent here, never zero.
-    moments = {name: optimiser.state[named[name]] for name in order if optimiser.state[named[name]]}
-    for name, moment in moments.items():
-        tensors |= {f"first.{name}": moment["exp_avg"], f"second.{name}": moment["exp_avg_sq"]}
-    updates = {name: int(moment["step"]) for name, moment in moments.items()}
+    for name, state in _moments(named, training).items():
+        tensors |= {f"moment.{key}.{name}": moment for key, moment in state.items() if key != "step"}
+        updates[name] = int(state["step"]) if "step" in state else done
     save_state(folder, tensors, {"step": done, "settings": asdict(settings), "updates": updates})
 
 
-def _restore(folder, named, average, optimiser, order, settings) -> int:
+def _moments(named, training) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        name: optimiser.state[parameter]
+        for name, parameter in named.items()
+        for optimiser in training
+        if optimiser.state.get(parameter)
+    }
+
+
+def _restore(folder, named, average, training, settings) -> int:
     found = load_state(folder)
     if found is None:
         return 0
@@ -190,14 +197,22 @@ def _restore(folder, named, average, optimiser, order, settings) -> int:
             expected=", ".join(f"{key} {wanted[key]}" for key in sorted(different)),
             fix="use the settings it was made with, or another folder",
         )
+    owners = {
+        parameter: optimiser
+        for optimiser in training
+        for group in optimiser.param_groups
+        for parameter in group["params"]
+    }
     with torch.no_grad():
-        for name in order:
-            named[name].copy_(tensors[f"model.{name}"])
+        for name, parameter in named.items():
+            parameter.copy_(tensors[f"model.{name}"])
             average[name].copy_(tensors[f"average.{name}"])
-        for name, updates in record["updates"].items():
-            optimiser.state[named[name]] = {
-                "step": torch.tensor(float(updates)),
-                "exp_avg": tensors[f"first.{name}"].clone(),
-                "exp_avg_sq": tensors[f"second.{name}"].clone(),
-            }
+    for key, tensor in tensors.items():
+        kind, _, rest = key.partition(".")
+        if kind == "moment":
+            moment, _, name = rest.partition(".")
+            owners[named[name]].state[named[name]][moment] = tensor.clone()
+    for name, updates in record["updates"].items():
+        if isinstance(owners[named[name]], torch.optim.AdamW):
+            owners[named[name]].state[named[name]]["step"] = torch.tensor(float(updates))
     return record["step"]

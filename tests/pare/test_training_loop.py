@@ -35,12 +35,14 @@ def killed_at(step: int):
     return report
 
 
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
-    whole = train(model(), loss, settings(), tmp_path / "whole")
+@pytest.mark.parametrize("matrices", [(), ("0.weight",), ("0.weight", "2.weight")])
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path, matrices):
+    chosen = {"by_muon": lambda name: name in matrices}
+    whole = train(model(), loss, settings(), tmp_path / "whole", **chosen)
     for stop in (6, 11, 15):
         with pytest.raises(Killed):
-            train(model(), loss, settings(), tmp_path / "killed", progress=killed_at(stop))
-    resumed = train(model(), loss, settings(), tmp_path / "killed")
+            train(model(), loss, settings(), tmp_path / "killed", progress=killed_at(stop), **chosen)
+    resumed = train(model(), loss, settings(), tmp_path / "killed", **chosen)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     whole_state, resumed_state = load_state(tmp_path / "whole/state")[0], load_state(tmp_path / "killed/state")[0]
@@ -72,6 +74,16 @@ def test_divergence_keeps_the_last_good_state(tmp_path):
     tensors, record = load_state(tmp_path / "state")
     assert record["step"] == 8
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_muon_moves_a_matrix_in_all_its_directions_alike(tmp_path):
+    net = model()
+    before = net[0].weight.detach().clone()
+    one = settings(steps=1, warmup=1, decay_share=0.0, weight_decay=0.0, ema=0.0)
+    train(net, loss, one, tmp_path, by_muon=lambda name: name == "0.weight")
+    moved = torch.linalg.svdvals(net[0].weight.detach() - before)
+    # Orthogonal up to the five Newton-Schulz steps, at AdamW's size: 0.2 · sqrt(longer side) · rate.
+    assert torch.allclose(moved, torch.full_like(moved, 0.2 * 8**0.5 * 1e-2), rtol=0.5)
 
 
 def test_the_loss_falls_and_is_logged_with_validation(tmp_path):

@@ -42,7 +42,9 @@ TINY = DemoSettings(
         statistics_clips=4,
     ),
     transformer=TransformerSettings(num_layers=2, ffn_dim=64, num_attention_heads=2, attention_head_dim=12),
-    flow=FlowSettings(clips=8, held_out_clips=4, steps=6, batch=2, warmup=1, checkpoint_every=2, validate_every=6),
+    flow=FlowSettings(
+        clips=8, held_out_clips=4, steps=6, batch=2, warmup=1, checkpoint_every=2, validate_every=6, compile=False
+    ),
 )
 
 

@@ -1,5 +1,6 @@
 """Flow matching for the demo transformer: predict ε − x0 from (1 − σ)·x0 + σ·ε, with the text dropped now and then for guidance."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from workbench.demo.settings import DemoSettings, FlowSettings
 def build_transformer(settings: DemoSettings) -> WanTransformer3DModel:
     """The untrained transformer, seeded; query and key norm weights start high so that heads can become sharp early."""
     shape = asdict(settings.transformer)
-    query_key_norm = shape.pop("query_key_norm")
+    query_key_norm, text_query_key_norm = shape.pop("query_key_norm"), shape.pop("text_query_key_norm")
     torch.manual_seed(settings.flow.seed)
     transformer = WanTransformer3DModel(
         in_channels=settings.vae.z_dim, out_channels=settings.vae.z_dim, text_dim=settings.text.dim, **shape
@@ -25,8 +26,19 @@ def build_transformer(settings: DemoSettings) -> WanTransformer3DModel:
     for block in transformer.blocks:
         for norm in (block.attn1.norm_q, block.attn1.norm_k):
             torch.nn.init.constant_(norm.weight, query_key_norm)
+        for norm in (block.attn2.norm_q, block.attn2.norm_k):
+            torch.nn.init.constant_(norm.weight, text_query_key_norm)
     torch.nn.init.zeros_(transformer.proj_out.weight)
     return transformer
+
+
+def is_block_matrix(name: str) -> bool:
+    """Whether a parameter of the transformer is a weight matrix inside a block.
+
+    >>> is_block_matrix("blocks.0.attn1.to_q.weight"), is_block_matrix("blocks.0.attn1.norm_q.weight")
+    (True, False)
+    """
+    return name.startswith("blocks.") and name.endswith(".weight") and "norm" not in name
 
 
 def shifted_sigma(uniform: torch.Tensor, shift: float) -> torch.Tensor:
@@ -114,16 +126,23 @@ def train_transformer(
         ema=flow.ema,
         checkpoint_every=flow.checkpoint_every,
         seed=flow.seed,
+        matrix_rate=flow.matrix_rate,
     )
+    compiled = flow.compile and shutil.which("c++") is not None
+    for block in transformer.blocks if compiled else ():
+        block.compile()
     train(
         transformer,
         flow_loss(*pool, embeddings, flow),
         loop,
         folder,
         rates=lambda name: flow.norm_rate if "norm_q" in name or "norm_k" in name else 1.0,
+        by_muon=is_block_matrix,
         validate=held_out_error(*held_out, embeddings),
         validate_every=flow.validate_every,
         progress=progress,
     )
+    for block in transformer.blocks:
+        block._compiled_call_impl = None
     transformer.set_attn_processor(stock)
     return transformer.eval()

@@ -72,6 +72,7 @@ class TransformerSettings:
     freq_dim: int = 64
     rope_max_seq_len: int = 32
     query_key_norm: float = 1.7
+    text_query_key_norm: float = 1.7
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class FlowSettings:
     steps: int = 2000
     batch: int = 16
     learning_rate: float = 1.5e-3
+    matrix_rate: float = 1.333
     norm_rate: float = 3.0
+    compile: bool = True
     weight_decay: float = 0.01
     warmup: int = 100
     decay_share: float = 0.3
