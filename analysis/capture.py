@@ -19,6 +19,7 @@ from analysis.catalogue import GROUPS
 from analysis.measured_pass import Pass, stack_passes
 from analysis.projection import output_weight
 from analysis.recorder import Recorder
+from pare import student
 from pare.errors import InputError
 from pare.passes import Around, ForwardPass, around_each_pass, wan_transformer
 
@@ -33,7 +34,7 @@ def capture(model: Any, spec: CaptureSpec | None = None) -> Iterator[Recorder]:
     Ctrl-C. The guidance branch and, where announced, the step come from diffusers' `cache_context`, which its
     pipelines set around every forward; a forward outside of one counts as `cond`. One sample at a time.
 
-    Raises InputError for compiled blocks, context parallelism, and a model that is no Wan transformer.
+    Raises InputError for compiled blocks, context parallelism, pruned models, and a model that is no Wan transformer.
     """
     transformer = _transformer(model)
     recorder = Recorder(transformer, spec or CaptureSpec())
@@ -136,6 +137,13 @@ def _entering_second_linear(recorder: Recorder, block: int) -> Callable[..., Non
 
 def _transformer(model: Any) -> Any:
     transformer = wan_transformer(model, "capture")
+    if student.is_pruned(transformer.config):
+        raise InputError(
+            "capture",
+            got="a pruned model, whose heads are not the axes of a run",
+            expected="a dense one",
+            fix="capture the base model; pare.width.masked runs it as if it were pruned",
+        )
     if getattr(transformer, "_parallel_config", None) is not None:
         raise InputError(
             "capture",

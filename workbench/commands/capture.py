@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pare import reference
 from pare.errors import InputError
 from pare.geometry import DEMO
 from pare.progress import Progress, silent
@@ -74,6 +75,13 @@ def capture(
     # What auto came to is part of what made the run.
     run = run.model_copy(update={"device": str(device), "dtype": str(dtype).removeprefix("torch.")})
     geometry = models.model_geometry(model)
+    if reference.cost_arguments(model):
+        raise InputError(
+            "MODEL",
+            got=f"{model}, a pruned model, whose heads are not the axes of a run",
+            expected="a dense one",
+            fix="capture the base model that its card names",
+        )
     count = len(films) or samples or len(lines)
     steps, branches = recording.BINS, recording.branches(mode, run.guidance)
     if mode == "trajectory":
