@@ -18,10 +18,11 @@ from analysis.catalogue import (
 )
 from analysis.manifest import BLOCK_AXES, HEAD_AXES, MAP_AXES, Manifest, Statistic
 from analysis.rows import ROWS, rows_per_frame
+from analysis.summary import summarised
 from pare.errors import InputError
 from pare.geometry import Geometry
 
-MAP_STEPS, MAP_SAMPLES = 5, 8
+MAP_STEPS = 5
 # What safetensors writes about a file and about each of its tensors.
 FILE_BYTES, TENSOR_BYTES = 64, 96
 
@@ -41,7 +42,7 @@ class CaptureSpec:
 
     statistics: tuple[str, ...] = CHEAP
     moments: bool = True
-    samples: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({FRAME_MAP: MAP_SAMPLES}))
+    samples: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     map_steps: int | tuple[int, ...] = MAP_STEPS
     rows: int = ROWS
     seed: int = 0
@@ -65,7 +66,7 @@ class CaptureSpec:
         16
         """
         names: list[str] = []
-        samples = {FRAME_MAP: MAP_SAMPLES}
+        samples: dict[str, int] = {}
         for word in filter(None, (each.strip() for each in words.split(","))):
             name, colon, number = word.partition(":")
             if colon and not number.isdecimal():
@@ -169,13 +170,13 @@ class CaptureSpec:
 def disk_bytes(statistics: Mapping[str, Statistic], moments: Mapping[str, Statistic], samples: int) -> int:
     """Bytes of a run's arrays as they stand when the last sample is written, without videos.
 
-    That is the sample files, the summary of all but the maps, and the moments.
+    That is the sample files, the summary, and the moments.
     """
     files = samples * FILE_BYTES
     for each in statistics.values():
         cells, size = math.prod(each.shape), {"float16": 2}.get(each.dtype, 4)
         files += (samples if each.samples is None else len(each.samples)) * (cells * size + TENSOR_BYTES)
-        files += 0 if each.axes == MAP_AXES else 12 * cells + 3 * TENSOR_BYTES
+        files += 12 * cells + 3 * TENSOR_BYTES if summarised(each, samples) else 0
     # Run-level means are float64, a count stands beside them.
     return files + sum(8 * math.prod(each.shape) + 4 * each.shape[0] + 2 * TENSOR_BYTES for each in moments.values())
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from analysis.manifest import MAP_AXES, Manifest, Statistic
+from analysis.manifest import Manifest, Statistic
 from analysis.moments import MeanOfSamples
 from analysis.run_files import moments_path, read_arrays, run_identity, sample_path
 from analysis.runs import Run
-from analysis.summary import Moments
+from analysis.summary import Moments, summarised
 from pare.errors import InputError
 from pare.files import write_bytes
 
@@ -88,8 +88,8 @@ class RunWriter:
             raise ValueError(f"samples {self.pending()} are not written")
         self._fold_moments()
         summary: dict[str, np.ndarray] = {}
-        # Maps are large and of few samples: their summary would be larger than they are.
-        described = {name: each for name, each in self.manifest.statistics.items() if each.axes != MAP_AXES}
+        samples = len(self.manifest.samples)
+        described = {name: each for name, each in self.manifest.statistics.items() if summarised(each, samples)}
         spreads = {name: Moments(statistic.shape) for name, statistic in described.items()}
         for index in run.finished:
             sample = read_arrays(sample_path(self.folder, index), list(spreads), self._identity)

@@ -156,7 +156,7 @@ class Run:
     def summary(self, name: str) -> dict[str, np.ndarray]:
         """`n`, `mean` and `std` (spread, n − 1 in the denominator, NaN below two samples) over the samples, [*axes].
 
-        Read from `summary.safetensors` where the capture is complete and it is there (frame maps are not), else
+        Read from `summary.safetensors` where the capture is complete and it is there (maps of few samples are not), else
         computed from the samples there are.
         """
         statistic = self._statistic(name)

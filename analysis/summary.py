@@ -2,6 +2,17 @@
 
 import numpy as np
 
+from analysis.manifest import MAP_AXES, Statistic
+
+
+def summarised(statistic: Statistic, samples: int) -> bool:
+    """Whether a run of so many samples keeps a summary of this statistic: of frame maps only where it is smaller.
+
+    A summary has 12 bytes for every cell (count, mean, spread), a map 2 in every sample that has one.
+    """
+    measured = samples if statistic.samples is None else len(statistic.samples)
+    return statistic.axes != MAP_AXES or 2 * measured > 12
+
 
 class Moments:
     """One pass over samples (Welford) in float64, cell by cell; missing samples and NaN cells are not counted.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from analysis.capture_spec import CaptureSpec, disk_bytes
 from analysis.catalogue import BASIC, CHEAP, FRAME_MAP, MOMENTS, ROW_STATISTICS, STATISTICS
@@ -48,7 +49,7 @@ def write(folder, manifest: Manifest):
 
 def test_words_of_the_command_line():
     everything = CaptureSpec.parse("all")
-    assert everything.statistics == CHEAP and everything.moments and everything.samples == {FRAME_MAP: 8}
+    assert everything.statistics == CHEAP and everything.moments and everything.samples == {}
     assert "self/entropy_exact" not in CHEAP and set(CHEAP) | {"self/entropy_exact"} == set(STATISTICS)
     assert everything == CaptureSpec()
     basic = CaptureSpec.parse("basic")
@@ -139,6 +140,34 @@ def test_a_run_with_statistics_of_some_samples_reads_as_one(tmp_path):
     assert set(table["sample"][table["entropy"].notna()]) == {0, 2, 4} and table["ratio"].notna().all()
     assert run.uniform_entropy == pytest.approx(np.log(9 * 36))
     assert run.moment("ffn/activation")["mean"].shape == (8, 640)
+
+
+def test_maps_of_every_sample_have_a_summary_and_those_of_few_have_none(tmp_path):
+    for number in (6, 7):
+        manifest = planned(CaptureSpec.parse("maps"), samples=number)
+        assert manifest.statistics[FRAME_MAP].samples is None
+        run = write(tmp_path / str(number), manifest)
+        stored = load_file(run.folder / "summary.safetensors")
+        assert (f"{FRAME_MAP}/mean" in stored) == (number == 7)
+        summary = run.summary(FRAME_MAP)
+        np.testing.assert_allclose(summary["mean"], run.array(FRAME_MAP).mean(0), rtol=1e-5)
+        assert (summary["n"] == number).all()
+        size = sum(path.stat().st_size for path in run.folder.rglob("*.safetensors"))
+        assert disk_bytes(manifest.statistics, manifest.moments, number) == pytest.approx(size, rel=0.02)
+
+
+def test_what_maps_of_a_14b_model_take_on_disk_is_told_and_below_the_standard_limit():
+    geometry = PRESETS["wan2.1-t2v-14b"].geometry
+    lengths = {"steps": 10, "branches": ("cond",), "num_frames": 21, "tokens_per_frame": 1560}
+    sizes = {}
+    for words in ("all", "all,maps:8", "basic"):
+        spec = CaptureSpec.parse(words)
+        described = spec.describe(geometry, samples=200, **lengths)
+        sizes[words] = disk_bytes(described, spec.describe_moments(geometry), 200)
+    # 40 x 40 heads, 21 x 21 frames, 2 bytes, 5 steps: 7 MB a sample.
+    each = 40 * 40 * 21 * 21 * 2 * 5
+    assert sizes["all"] - sizes["all,maps:8"] == pytest.approx(192 * each, rel=0.001)
+    assert sizes["all"] - sizes["basic"] > 1.3e9 and sizes["all"] < 2e9
 
 
 def test_the_bundled_run_stays_below_4_megabytes_and_its_size_is_foreseen(tmp_path):
