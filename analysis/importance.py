@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from analysis.aggregate import average
 from analysis.roles import classify
 from analysis.runs import Run
 from pare.errors import InputError
@@ -85,11 +86,11 @@ def run_importance(run: Run, branch: str | None = None) -> dict[str, np.ndarray]
 
 
 def mean_ratio(run: Run, branch: str | None = None) -> np.ndarray:
-    """The intra-slice ratio averaged over samples, steps and branches, from the run's summary: [block, head].
+    """The intra-slice ratio averaged over samples, then steps and branches, from the run's summary: [block, head].
 
-    Exact for runs without missing cells, where every step and branch counts the same samples.
+    The same as `analysis.roles.overall_ratio` of the samples; NaN where a head was never measured.
     """
-    return _branches(run, "self/ratio", branch).mean(axis=(0, 1), dtype=float)
+    return average(_branches(run, "self/ratio", branch), (0, 1))
 
 
 def run_roles(run: Run, tau_s: float, tau_t: float, branch: str | None = None) -> np.ndarray:

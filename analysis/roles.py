@@ -76,8 +76,20 @@ def lift(ratio: np.ndarray, num_frames: int) -> np.ndarray:
     return (np.asarray(ratio, float) - uniform) / (1 - uniform)
 
 
+def overall_ratio(ratio: np.ndarray) -> np.ndarray:
+    """The mean that a head's role goes by: over samples cell by cell, then over cells; [sample, …, block, head] in.
+
+    So a timestep weighs the same whether or not a sample lacks it; missing values (NaN) are left out. [block, head] out.
+
+    >>> overall_ratio(np.array([[0.9, 0.2], [0.9, np.nan]]).reshape(2, 2, 1, 1)).tolist()
+    [[0.55]]
+    """
+    cells = _mean(np.asarray(ratio, float))
+    return _mean(cells.reshape(-1, *cells.shape[-2:]))
+
+
 def stability(ratio: np.ndarray, tau_s: float = TAU_S, tau_t: float = TAU_T) -> np.ndarray:
-    """Share of cells whose own role is the role of the mean ratio: [..., block, head] in, [block, head] out.
+    """Share of cells whose own role is the head's, that of `overall_ratio`: [sample, …, block, head] in, [block, head] out.
 
     All axes before the last two (sample, step, branch) are cells; missing ones (NaN) are left out.
 
@@ -85,9 +97,8 @@ def stability(ratio: np.ndarray, tau_s: float = TAU_S, tau_t: float = TAU_T) -> 
     [[0.75]]
     """
     ratio = np.asarray(ratio, float)
-    ratio = ratio.reshape(-1, *ratio.shape[-2:])
-    overall = classify(_mean(ratio), tau_s, tau_t)
-    cells = classify(ratio, tau_s, tau_t)
+    overall = classify(overall_ratio(ratio), tau_s, tau_t)
+    cells = classify(ratio.reshape(-1, *ratio.shape[-2:]), tau_s, tau_t)
     n = np.sum(cells != "", axis=0)
     return np.where(n > 0, np.sum((cells == overall) & (cells != ""), axis=0) / np.maximum(n, 1), np.nan)
 
@@ -129,7 +140,7 @@ def role_table(
     ratio, value_norm = (_select(run, name, branch) for name in ("self/ratio", "self/value_norm"))
     per_sample = _mean(ratio, axis=(1, 2))
     low, high = bootstrap_interval(per_sample, seed)
-    mean = _mean(per_sample)
+    mean = overall_ratio(ratio)
     blocks, heads = mean.shape
     columns: dict[str, Any] = {
         "block": np.repeat(np.arange(blocks), heads),

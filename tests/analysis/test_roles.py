@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from analysis.aggregate import read_cells
+from analysis.importance import run_roles
 from analysis.roles import (
     bootstrap_interval,
     check_thresholds,
@@ -16,8 +18,9 @@ from analysis.roles import (
     role_table,
     stability,
 )
+from analysis.run_writer import RunWriter
 from pare.errors import InputError
-from tests.runs_fixture import make_run
+from tests.runs_fixture import make_manifest, make_run, random_sample
 
 ratios = arrays(float, (4, 5), elements=st.floats(0, 1))
 
@@ -74,6 +77,25 @@ def test_stability_counts_cells_that_agree_with_the_role_of_the_mean():
     ratio[1, 0, 0, 0, 0] = np.nan
     # Head 1: mean 0.66, mixed, and no cell is mixed. Head 0: nine cells there, all spatial.
     assert stability(ratio).tolist() == [[1.0, 0.0]]
+
+
+def test_every_reader_gives_a_head_with_missing_cells_the_same_role(tmp_path):
+    """Step 1 is missing in one sample: pooled, or sample by sample, the mean would be above the threshold of 0.6."""
+    manifest = make_manifest(blocks=1, heads=2, steps=2, samples=2)
+    writer = RunWriter(tmp_path / "run", manifest, {"self/output_weight_norm": np.ones((1, 2))})
+    generator = np.random.default_rng(0)
+    for index, second in enumerate((0.2, np.nan)):
+        arrays = random_sample(manifest, generator, np.full((1, 2), 0.5))
+        arrays["self/ratio"] = np.array([[0.9, 0.9], [second, 0.9]], np.float32).reshape(2, 1, 1, 2)
+        writer.write_sample(index, arrays)
+    run = writer.finish()
+    table = role_table(run, 0.6, 0.3)
+    np.testing.assert_allclose(table["ratio"], [0.55, 0.9], rtol=1e-6)
+    assert table["role"].tolist() == ["M", "S"] == run_roles(run, 0.6, 0.3)[0].tolist()
+    np.testing.assert_allclose(read_cells(run).by_head()[0], table["ratio"], rtol=1e-6)
+    # No cell of the mixed head is mixed.
+    assert table["stability"].tolist() == [0.0, 1.0]
+    assert table["n"].tolist() == [2, 2]
 
 
 def test_the_interval_is_the_normal_one_for_many_samples():
