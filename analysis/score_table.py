@@ -106,7 +106,7 @@ def _read(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix == ".jsonl":
             return _read_sweep(path)
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except (ValueError, OSError, LookupError, TypeError) as error:
         raise InputError(str(path), got=error, expected="a table of scores", fix="write it again") from error
     raise InputError(str(path), got=path.suffix, expected=f"one of {', '.join(ENDINGS)}", fix="another file")
 

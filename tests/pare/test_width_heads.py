@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pare.errors import InputError
-from pare.width.heads import kept_count, select_heads
+from pare.width.heads import allocate, kept_count, normalised, select_global, select_heads
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,41 @@ def test_the_highest_stay_in_every_block(seed, count):
 def test_missing_scores_are_refused():
     with pytest.raises(InputError, match="block 0 head 1"):
         select_heads(np.array([[1.0, np.nan]]), 1)
+
+
+def test_all_stay_at_ratio_zero():
+    assert kept_count(40, 0.0) == 40 and kept_count(10, 0.0, min_heads=3) == 10
+
+
+@given(st.integers(0, 1000), st.integers(1, 3), st.integers(0, 12))
+@settings(max_examples=50, deadline=None)
+def test_global_keeps_the_floor_of_each_block_and_then_the_highest(seed, floor, extra):
+    scores = np.random.default_rng(seed).integers(0, 6, (4, 6)).astype(float)
+    total = 4 * floor + extra
+    keep = select_global(scores, total, floor)
+    cells = sorted(np.ndindex(4, 6), key=lambda cell: (-scores[cell], cell))
+    expected = {cell for block in range(4) for cell in [each for each in cells if each[0] == block][:floor]}
+    expected |= set([cell for cell in cells if cell not in expected][: total - len(expected)])
+    assert {tuple(cell) for cell in np.argwhere(keep).tolist()} == expected and keep.sum() == total
+
+
+def test_global_refuses_what_the_floors_do_not_leave():
+    with pytest.raises(InputError, match="heads to keep"):
+        select_global(np.ones((2, 4)), 3, 2)
+    with pytest.raises(InputError, match="heads to keep"):
+        select_global(np.ones((2, 4)), 9, 2)
+
+
+@given(st.integers(0, 1000), st.floats(0.01, 100))
+@settings(max_examples=20, deadline=None)
+def test_normalised_scores_do_not_depend_on_the_scale_of_a_block(seed, factor):
+    scores = np.random.default_rng(seed).random((3, 5))
+    scaled = scores * np.array([[1.0], [factor], [1.0]])
+    np.testing.assert_allclose(normalised(scores), normalised(scaled), rtol=1e-12)
+    np.testing.assert_allclose(np.square(normalised(scores)).sum(axis=1), 1, rtol=1e-12)
+    assert (allocate(scores, 2) == allocate(scaled, 2)).all()
+
+
+def test_an_unknown_allocation_is_refused():
+    with pytest.raises(InputError, match=r"--allocation.*fair"):
+        allocate(np.ones((2, 4)), 2, "fair")
