@@ -76,10 +76,11 @@ def generate(
     *,
     prompt: Annotated[str, typer.Option("--prompt", help="What to show.", show_default=False)],
     out: Annotated[str, typer.Option("--out", help="The mp4 file to write.", show_default=False)],
+    mask: Annotated[str | None, typer.Option("--mask", help="Run as if what this mask removes gave nothing.")] = None,
     **settings: Any,
 ) -> Call:
     """Generate one video from a prompt."""
-    return Call("generate", arguments={"model": model, "prompt": prompt, "out": out, **settings})
+    return Call("generate", arguments={"model": model, "prompt": prompt, "out": out, "mask": mask, **settings})
 
 
 @cli.command()
@@ -119,6 +120,20 @@ def roles(
     """Which heads are spatial, mixed and temporal."""
     given = {"tau_s": tau_s, "tau_t": tau_t, "branch": branch, "csv": csv, "parquet": parquet}
     return Call("roles", arguments={"run": run, **given})
+
+
+@cli.command()
+@as_command
+def compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="A video, a folder of videos, or a run with videos.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same, made from the same prompts and seeds.")],
+    *,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Also score moving digits against their prompts.")] = False,
+    csv: Annotated[str | None, typer.Option("--csv", help="Also write every pair's numbers here.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap behind the intervals.")] = 0,
+) -> Call:
+    """Two sets of videos side by side: motion, steadiness and appearance, with intervals over prompts."""
+    return Call("compare", arguments={"a": a, "b": b, "oracle": oracle, "csv": csv, "seed": seed})
 
 
 @masks.command("make")

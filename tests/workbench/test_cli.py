@@ -17,7 +17,9 @@ import pytest
 from PIL import Image
 
 import workbench.cli
+from pare import mask as masks
 from pare.errors import Cancelled
+from pare.geometry import read_geometry
 from pare.models import load_pipeline
 from pare.video import read_video
 from tests.tiny import PROMPT
@@ -176,6 +178,26 @@ def test_generate_from_end_to_end(tiny_folder, tmp_path):
     again = pare(*words, "--out", "again.mp4", cwd=tmp_path)
     assert again.returncode == 0 and "again.mp4: 9 video frames of 32 x 32, 2 steps" in again.stdout
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "new" / "v.mp4").read_bytes()
+
+
+def test_generate_under_a_mask(tiny_folder, tmp_path, capsys):
+    geometry = read_geometry(tiny_folder)
+    shapes = [(geometry.blocks, geometry.heads)] * 2 + [(geometry.blocks, geometry.ffn)]
+    whole = masks.Mask(*(np.ones(shape, bool) for shape in shapes))
+    half = masks.Mask(*(np.ones(shape, bool) & (np.arange(shape[1]) < shape[1] // 2) for shape in shapes))
+    other = masks.Mask(*(np.ones((rows, columns + 1), bool) for rows, columns in shapes))
+    words = ["generate", tiny_folder, "--prompt", PROMPT, "--steps", 2, "--device", "cpu"]
+    videos = {}
+    for name, mask in {"dense": None, "whole": whole, "half": half, "other": other}.items():
+        flags = [] if mask is None else ["--mask", masks.save(mask, tmp_path / f"{name}.safetensors")]
+        code = main(*words, *flags, "--out", tmp_path / f"{name}.mp4")
+        assert code == (2 if name == "other" else 0)
+        if code == 0:
+            videos[name], _, about = read_video(tmp_path / f"{name}.mp4")
+            assert about.get("mask", {}).get("name") == (None if mask is None else f"{name}.safetensors")
+    assert "expected [" in capsys.readouterr().err and not (tmp_path / "other.mp4").exists()
+    np.testing.assert_array_equal(videos["whole"], videos["dense"])
+    assert np.abs(videos["half"].astype(int) - videos["dense"]).mean() > 0.5
 
 
 def test_generate_from_an_image(tiny_image_folder, tmp_path, capsys):
@@ -368,7 +390,7 @@ def test_flags_left_alone_do_not_hide_the_models_defaults(tiny_folder, monkeypat
     monkeypatch.setattr(generate_module, "generate", lambda model, **named: seen.append(named) or {"video": "v"})
     monkeypatch.setattr(generate_module, "render", lambda result: result["video"])
     assert main("generate", tiny_folder, "--prompt", "7", "--out", "v.mp4", "--steps", 2, "--dtype", "float32") == 0
-    assert seen == [{"prompt": "7", "out": "v.mp4", "steps": 2, "dtype": "float32"}]
+    assert seen == [{"prompt": "7", "out": "v.mp4", "mask": None, "steps": 2, "dtype": "float32"}]
 
 
 def test_progress_in_a_file_is_a_line_now_and_then(capsys):

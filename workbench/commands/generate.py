@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from pare import mask as masks
+from pare import reference
 from pare.errors import InputError
 from pare.progress import Progress, silent
 from pare.versions import versions
@@ -17,16 +20,18 @@ def generate(
     *,
     prompt: str,
     out: str | Path,
+    mask: str | Path | None = None,
     progress: Progress = silent,
     load: Callable[..., Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Generate one video and write it as an mp4 that carries model, prompt, settings and versions.
 
-    `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. Progress is reported
-    after every denoising step, and a `Cancelled` raised from it stops there, with nothing written. Returns the video's
-    path, the model's identity, the settings and the seconds. With `dry_run` only the plan is returned. Raises
-    `InputError` for anything that could not work, before the model is loaded.
+    With `mask` the model runs as if what the mask removes gave nothing (`pare.width.masked`): the effect of a cut at the
+    dense model's cost. `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`.
+    Progress is reported after every denoising step, and a `Cancelled` raised from it stops there, with nothing written.
+    Returns the video's path, the model's identity, the settings and the seconds. With `dry_run` only the plan is
+    returned. Raises `InputError` for anything that could not work, before the model is loaded.
     """
     from pare.video import check_video_path, write_video
 
@@ -34,6 +39,7 @@ def generate(
         raise InputError("--prompt", got="nothing", expected="a few words", fix='for example --prompt "a red 7"')
     check_video_path(out)
     run = RunSettings.of(**settings).filled(model)
+    chosen = None if mask is None else _read_mask(mask, model)
     images = {name: _read_image(path, name) for name in ("image", "last_image") if (path := getattr(run, name))}
 
     # Seconds of import, so only once the flags are known to be good.
@@ -41,6 +47,8 @@ def generate(
     import torch
 
     from pare import models
+    from pare.width.masked import masked
+    from pare.width.surgery import mask_hash
 
     device = models.check_device(run.device)
     dtype = models.check_dtype(run.dtype, device)
@@ -62,25 +70,30 @@ def generate(
     start, scheduler = time.perf_counter(), pipe.scheduler
     try:
         models.set_flow_shift(pipe, run.shift or 1.0)
-        video = pipe(
-            prompt=prompt,
-            negative_prompt=run.negative_prompt,
-            height=run.height,
-            width=run.width,
-            num_frames=run.frames,
-            num_inference_steps=steps,
-            guidance_scale=run.guidance,
-            generator=torch.Generator("cpu").manual_seed(run.seed),
-            callback_on_step_end=after_step,
-            output_type="np",
-            **images,
-        ).frames[0]
+        with nullcontext() if chosen is None else masked(pipe, chosen):
+            video = pipe(
+                prompt=prompt,
+                negative_prompt=run.negative_prompt,
+                height=run.height,
+                width=run.width,
+                num_frames=run.frames,
+                num_inference_steps=steps,
+                guidance_scale=run.guidance,
+                generator=torch.Generator("cpu").manual_seed(run.seed),
+                callback_on_step_end=after_step,
+                output_type="np",
+                **images,
+            ).frames[0]
     finally:
         # The pipeline may be shared with the next command, so it is left as it was found, whatever happened.
         pipe.scheduler = scheduler
         pipe.maybe_free_model_hooks()
     seconds = time.perf_counter() - start
-    about = {"model": identity, "prompt": prompt, "settings": run.model_dump(exclude={"dry_run"})}
+    about: dict[str, Any] = {"model": identity, "prompt": prompt, "settings": run.model_dump(exclude={"dry_run"})}
+    if mask is not None and chosen is not None:
+        about["mask"] = {
+            "name": Path(mask).name, "hash": mask_hash(chosen), "settings": chosen.metadata.get("settings"),
+        }  # fmt: skip
     frames = np.round(np.clip(video, 0, 1) * 255).astype(np.uint8)
     write_video(frames, out, run.fps or 1.0, {"schema": "pare-video/1", **about, "versions": versions()})
     return {"video": str(out), **about, "seconds": seconds}
@@ -91,10 +104,18 @@ def render(result: dict[str, Any]) -> str:
     if result.get("dry_run"):
         return render_plan(result)
     run = result["settings"]
+    masked_by = f", masked by {result['mask']['name']}" if "mask" in result else ""
     return (
         f"{result['video']}: {run['frames']} video frames of {run['height']} x {run['width']}, {run['steps']} steps, "
-        f"guidance {run['guidance']}, seed {run['seed']}, in {duration(result['seconds'])}"
+        f"guidance {run['guidance']}, seed {run['seed']}{masked_by}, in {duration(result['seconds'])}"
     )
+
+
+def _read_mask(path: str | Path, model: str) -> masks.Mask:
+    known = reference.resolve(model)
+    chosen = masks.load(path)
+    masks.check(chosen, reference.model_geometry(known), reference.model_identity(known))
+    return chosen
 
 
 def _read_image(path: str, name: str) -> Any:
