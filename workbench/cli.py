@@ -136,20 +136,6 @@ def compare(
     return Call("compare", arguments={"a": a, "b": b, "oracle": oracle, "csv": csv, "seed": seed})
 
 
-@cli.command()
-@as_command
-def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A video, a folder of videos, or a run with videos.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same, made from the same prompts and seeds.")],
-    *,
-    oracle: Annotated[bool, typer.Option("--oracle", help="Also score moving digits against their prompts.")] = False,
-    csv: Annotated[str | None, typer.Option("--csv", help="Also write every pair's numbers here.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap behind the intervals.")] = 0,
-) -> Call:
-    """Two sets of videos side by side: motion, steadiness and appearance, with intervals over prompts."""
-    return Call("compare", arguments={"a": a, "b": b, "oracle": oracle, "csv": csv, "seed": seed})
-
-
 @masks.command("make")
 @as_command
 @with_mask_flags

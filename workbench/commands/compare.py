@@ -144,8 +144,8 @@ def _table(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
 
 
 def _difference(rows: list[dict[str, Any]], name: str, groups: list[str], seed: int) -> dict[str, Any]:
-    values = ([row[side][name] for row in rows] for side in ("a", "b"))
-    found = paired_difference(*values, groups, seed=seed)
+    a, b = ([row[side][name] for row in rows] for side in ("a", "b"))
+    found = paired_difference(a, b, groups, seed=seed)
     return {"of": "each"} | asdict(found) | {"clear": found.clear}
 
 
