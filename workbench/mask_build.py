@@ -156,7 +156,7 @@ def _check_same(run: Run, model: str) -> None:
 def _other_model(run: Run, model: str, what: str) -> InputError:
     return InputError(
         "--model",
-        got=f"{model}, whose {what} are not those that the run measured",
+        got=f"{model}, with other {what} than the run measured",
         expected=f"the run's model, {run.model_id}",
         fix="give the model that was captured, or capture this one",
     )

@@ -82,7 +82,7 @@ def test_files_that_are_no_tables_are_refused(tmp_path):
     for name in ("s.parquet", "s.jsonl"):
         with pytest.raises(InputError, match="expected a table"):
             read_scores(tmp_path / name, GEOMETRY)
-    with pytest.raises(InputError, match="csv or .parquet"):
+    with pytest.raises(InputError, match=r"csv or \.parquet"):
         write_scores(SCORES, tmp_path / "s.txt")
 
 

@@ -84,6 +84,7 @@ def test_trajectory_and_image_to_video_from_the_command_line(tiny_image_folder, 
     opened = Run.open(out)
     assert sorted(opened.videos) == [0, 1] and len(opened.timesteps) == 2
     words = ["--model", str(tiny_image_folder), "--ratio", "0.5", "--scorer", "magnitude", "--alpha", "1"]
+    words += ["--neurons", "activation"]
     assert main(["mask", str(out), "--out", str(tmp_path / "m.safetensors"), *words]) == 0
     assert main(["mask", "check", str(tmp_path / "m.safetensors"), str(tiny_image_folder)]) == 0
     kept = masks.load(tmp_path / "m.safetensors")
