@@ -19,6 +19,7 @@ from analysis.attention import (
     run_kernel,
 )
 from pare.errors import InputError
+from tests.largest import LargestTensor
 
 
 def tensors(batch=1, tokens=60, heads=3, head_dim=16, dtype=torch.float32, seed=0, spread=1.5):
@@ -176,26 +177,13 @@ def test_frames_that_do_not_divide_the_tokens_are_refused(num_frames):
             function(query, key, num_frames)
 
 
-class _Sizes(torch.utils._python_dispatch.TorchDispatchMode):
-    """Watches every operator and keeps the largest tensor that came out."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for each in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(each, torch.Tensor):
-                self.largest = max(self.largest, each.untyped_storage().nbytes() // each.element_size())
-        return result
-
-
 @pytest.mark.parametrize("fused", [True, False])
 def test_no_tensor_grows_like_tokens_times_tokens(fused):
     largest = []
     for tokens in (1200, 2400):
         query, key = tensors(tokens=tokens, heads=2, head_dim=16)
         backends = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH] if fused else [SDPBackend.MATH]
-        with sdpa_kernel(backends), _Sizes() as sizes:
+        with sdpa_kernel(backends), LargestTensor() as sizes:
             intra_slice_ratio(query, key, 12)
             frame_map(query, key, 12)
         largest.append(sizes.largest)

@@ -13,6 +13,7 @@ from analysis.capture import CaptureSpec, capture, output_weight_norms, stack_pa
 from analysis.catalogue import BASIC, STATISTICS
 from analysis.rows import sample_rows
 from pare.errors import InputError
+from tests.largest import LargestTensor
 from tests.tiny import BLOCKS, HEADS, tiny_image_pipeline, tiny_pipeline, tiny_transformer
 
 SIZE = {"height": 32, "width": 32, "num_frames": 9}
@@ -560,21 +561,10 @@ def test_two_captures_at_once_are_refused_and_the_first_goes_on():
     assert len(recorder.take()) == 1 and hooks_of(transformer) == before
 
 
-class _Sizes(torch.utils._python_dispatch.TorchDispatchMode):
-    largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for each in result if isinstance(result, tuple | list) else [result]:
-            if isinstance(each, torch.Tensor):
-                self.largest = max(self.largest, each.untyped_storage().nbytes() // each.element_size())
-        return result
-
-
 def largest_tensor(frames, context):
     transformer = tiny_transformer(num_layers=1)
     given = inputs() | {"hidden_states": torch.randn(1, 4, frames, 32, 32)}
-    with torch.no_grad(), context(transformer), _Sizes() as watch:
+    with torch.no_grad(), context(transformer), LargestTensor() as watch:
         transformer(**given)
     return watch.largest
 
