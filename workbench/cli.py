@@ -136,6 +136,21 @@ def compare(
     return Call("compare", arguments={"a": a, "b": b, "oracle": oracle, "csv": csv, "seed": seed})
 
 
+@cli.command("slice-lora")
+@as_command
+def slice_lora(
+    lora: Annotated[str, typer.Argument(metavar="LORA", help="A .safetensors file: a LoRA of the dense model.")],
+    *,
+    mask: Annotated[str, typer.Option("--mask", help="The mask, or the pruned model's folder.", show_default=False)],
+    out: Annotated[str, typer.Option("--out", help="The .safetensors file to write.", show_default=False)],
+    model: Annotated[str | None, typer.Option("--model", help="The dense model; default: as the mask says.")] = None,
+    qk_norm: Annotated[str, typer.Option("--qk-norm", help="How the mask was applied: fold, exact, none.")] = "fold",
+) -> Call:
+    """Cut a LoRA to a pruned model, which refuses one of the dense model."""
+    given = {"lora": lora, "mask": mask, "out": out, "model": model, "qk_norm": qk_norm}
+    return Call("slice_lora", arguments=given)
+
+
 @masks.command("make")
 @as_command
 @with_mask_flags
