@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.manifest import Manifest, Sample, Statistic
 from analysis.moments import MeanOfSamples
-from analysis.run_files import read_arrays, sample_path
+from analysis.routes import has_routes, write_routes
+from analysis.run_files import read_arrays, run_identity, sample_path
 from analysis.run_writer import RunWriter, check_target
 from analysis.runs import Run
 from pare.errors import InputError
@@ -42,6 +44,7 @@ def merge_runs(runs: Sequence[Run | str | Path], out: str | Path, *, progress: P
             names = list(run.manifest.statistics)
             writer.write_sample(number, read_arrays(sample_path(run.folder, index), names, run.identity))
             progress(number + 1, len(places), f"sample {number + 1} of {len(places)}")
+        _merge_routes(opened, temporary, run_identity(manifest.to_bytes()))
         writer.log("merged", runs=[str(run.folder) for run in opened])
         writer.finish()
         if out.is_dir():
@@ -50,6 +53,18 @@ def merge_runs(runs: Sequence[Run | str | Path], out: str | Path, *, progress: P
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Run.open(out)
+
+
+def _merge_routes(runs: Sequence[Run], folder: Path, identity: str) -> None:
+    """The decisions of all runs under the samples' new indices, where every run has some."""
+    if not all(has_routes(run) for run in runs):
+        return
+    before, frames = 0, []
+    for run in runs:
+        frame = run.routes()
+        frames.append(frame.assign(sample=frame["sample"] + np.int32(before)))
+        before += len(run.manifest.samples)
+    write_routes(folder, pd.concat(frames, ignore_index=True), identity)
 
 
 def merged_manifest(runs: Sequence[Run]) -> Manifest:

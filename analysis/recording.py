@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ from analysis.attention_calls import describe_attention
 from analysis.capture import CaptureSpec, Recorder, capture, output_weight_norms, stack_passes
 from analysis.generation import clean_sample, generate, velocity_at
 from analysis.manifest import Manifest, Sample
+from analysis.routes import join_parts, routes_frame, write_part
+from analysis.run_files import run_identity
 from analysis.runs import Run
 from analysis.sharing import share_run
 from pare.errors import InputError
@@ -145,11 +147,14 @@ def record(
     videos: Sequence[Path] = (),
     resume: bool = False,
     process: Process = THE_ONLY_ONE,
+    around: Callable[[Sample], AbstractContextManager[Any]] = nullcontext,
     progress: Progress = silent,
 ) -> Run:
     """Measure every sample of the manifest and write the run; with `resume`, the samples that are missing.
 
     Of several processes each measures its share (`process` says which one this is) and the leading one ends the run.
+    Every sample is measured within `around(sample)`, which may set the model up for it. Where the model is routed, its
+    decisions become a part of the run (`analysis.routes`).
 
     The pipeline is left as it was found. `progress` is called after every forward or sampler step and may stop the
     capture by raising; the samples on disk stay.
@@ -159,7 +164,7 @@ def record(
     total = per_sample * len(manifest.samples)
     weights = partial(output_weight_norms, pipe.transformer)
     with share_run(out, manifest, weights, process, units=per_sample, resume=resume) as share:
-        writer = share.writer
+        writer, identity = share.writer, run_identity(manifest.to_bytes())
         writer.log("start", samples=len(manifest.samples), pending=len(share.mine), process=process.rank)
         with _shifted(pipe, manifest.settings["shift"]):
             for index in share.samples():
@@ -169,10 +174,14 @@ def record(
                     progress(share.advance(), total, f"sample {index + 1} of {len(manifest.samples)}, {message}")
 
                 generator = torch.Generator("cpu").manual_seed(manifest.samples[index].seed)
-                with torch.no_grad(), _freed(pipe):
+                with torch.no_grad(), _freed(pipe), around(manifest.samples[index]):
                     recorder = one(_Work(pipe, manifest, index, videos, writer.folder, step, generator))
+                    decisions = _decisions(pipe.transformer)
                 steps, measured = len(manifest.timesteps), manifest.measured(index)
                 arrays = stack_passes(recorder.take(), steps, manifest.branches, measured)
+                if decisions:
+                    # Before the sample, whose file says that all of it is there.
+                    write_part(writer.folder, index, routes_frame(index, decisions), identity)
                 writer.write_sample(index, arrays, recorder.take_moments())
                 writer.log(
                     "sample",
@@ -180,10 +189,22 @@ def record(
                     seconds=round(time.monotonic() - started, 3),
                     kernels=sorted(recorder.kernels),
                     extra_calls=recorder.extra_calls,
+                    **(
+                        {"router_milliseconds": round(sum(each.milliseconds for each in decisions), 3)}
+                        if decisions
+                        else {}
+                    ),
                 )
         run = share.finish(progress)
+        if process.leads:
+            join_parts(writer.folder, len(manifest.samples), identity)
         writer.log("end", process=process.rank)
     return run
+
+
+def _decisions(transformer: Any) -> list[Any]:
+    """What a routed transformer decided since its generation began; nothing for any other."""
+    return transformer.routing_summary() if getattr(transformer, "is_routing_enabled", False) else []
 
 
 def _calibration_sample(work: "_Work") -> Recorder:

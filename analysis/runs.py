@@ -207,6 +207,13 @@ class Run:
         """
         return self._tidy(BLOCK_AXES, samples, where)
 
+    def routes(self, samples: Sequence[int] | None = None, **where: Unpack[Where]) -> pd.DataFrame:
+        """One row per sample, step and block: what a router decided; see `analysis.routes.read_routes`."""
+        # Reading decisions needs this module.
+        from analysis.routes import read_routes
+
+        return read_routes(self, samples, **where)
+
     def branch_index(self, branch: str) -> int:
         """Position of a branch on its axis. Raises InputError for a branch that was not measured."""
         choose(self.manifest, {"branch": branch})

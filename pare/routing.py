@@ -62,6 +62,19 @@ class RoutingMixin(Base):
         """Run every block again; the learned router and the config stay."""
         self._routing = None
 
+    @contextmanager
+    def routed(self, config: RoutingConfig | None) -> Iterator[None]:
+        """Route inside the block as this config says, or not at all for None; afterwards everything is as before."""
+        before = self._routing
+        try:
+            if config is None:
+                self.disable_routing()
+            else:
+                self.enable_routing(config)
+            yield
+        finally:
+            self._routing = before
+
     @property
     def is_routing_enabled(self) -> bool:
         """Whether blocks are chosen by a router."""
