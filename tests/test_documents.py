@@ -34,6 +34,11 @@ def fences(document: Path) -> list[tuple[str, list[str]]]:
     return [(kind, [line for line in body.replace("\\\n", " ").splitlines() if line.strip()]) for kind, body in found]
 
 
+def examples(document: Path) -> list[str]:
+    """Every Python fence."""
+    return re.findall(r"^```python\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
 def words(command: str) -> list[str]:
     """The words of a command line of ours, `pare` or `python` as this environment's own, `benchmarks/` where it is."""
     parts = shlex.split(command, comments=True)
@@ -94,8 +99,25 @@ def test_every_command_of_the_document_runs(document, tmp_path, free_port):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_python_example_of_the_document_runs(document, tmp_path):
-    for body in re.findall(r"^```python\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL):
+    # Examples read bundled files by the paths that they have in a checkout.
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    for body in examples(document):
         run([sys.executable, "-c", body], tmp_path)
+
+
+def test_a_run_is_read_in_20_lines_with_numpy_and_pandas_alone(tmp_path):
+    (reader,) = (body for body in examples(ROOT / "docs" / "files.md") if "int.from_bytes" in body)
+    assert len([line for line in reader.splitlines() if line.strip()]) <= 20
+    imported = re.findall(r"^(?:import|from) (\w+)", reader, re.MULTILINE)
+    assert sorted(imported) == ["json", "numpy", "pandas", "pathlib"]
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    check = """
+from analysis.runs import Run
+heads = Run.open("data/runs/demo").heads()
+assert (table[["sample", "step", "block", "head"]].to_numpy() == heads[["sample", "step", "block", "head"]]).all(None)
+assert (table["ratio"].to_numpy() == heads["ratio"]).all() and (table["timestep"].to_numpy() == heads["timestep"]).all()
+"""
+    run([sys.executable, "-c", reader + check], tmp_path)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
