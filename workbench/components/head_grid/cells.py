@@ -6,7 +6,7 @@ import pandas as pd
 from pare.errors import InputError
 
 # Bits of the column `flags`.
-UNIFORM, FIRST_FRAME_SINK = 1, 2
+UNIFORM, FIRST_FRAME_SINK, FLIPPED = 1, 2, 4
 
 
 def grid_shape(frame: pd.DataFrame, blocks: int | None = None, heads: int | None = None) -> tuple[int, int]:

@@ -45,8 +45,8 @@ def head_grid(
 
     Args:
         frame: one row per head; columns `block`, `head` (zero-based), `ratio` (intra-slice ratio r in 0..1, NaN where
-            not captured), optionally `removed` (bool, crossed) and `flags` (cells.UNIFORM, cells.FIRST_FRAME_SINK or
-            their sum, outlined). Heads without a row show as not captured.
+            not captured), optionally `removed` (bool, crossed) and `flags` (cells.UNIFORM, cells.FIRST_FRAME_SINK,
+            cells.FLIPPED by α, or their sum, outlined). Heads without a row show as not captured.
         tau_s, tau_t: spatial where r > tau_s, temporal where r < tau_t, mixed between.
         num_frames: latent frames Fl of the run.
         uniform: ratio of uniform attention, marked on the histogram; 1/Fl unless given.

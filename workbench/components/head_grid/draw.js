@@ -24,7 +24,8 @@ export function drawGrid(context, layout, state, theme) {
     }
     if (layout.fontSize) letters[ROLES[roles[i]].letter].push([box, ink]);
     if (removed[i]) cross(context, box, theme);
-    if (flags[i]) outline(context, box, flags[i], ink);
+    if (flags[i] & ~FLAG_FLIPPED) outline(context, box, flags[i], ink);
+    if (flags[i] & FLAG_FLIPPED) flipped(context, box, theme);
   }
   if (layout.fontSize) {
     context.font = `600 ${layout.fontSize}px ${theme.font}`;
@@ -110,6 +111,22 @@ function outline(context, { x, y, width, height }, flags, colour) {
   const inset = width > 20 ? 3 : 1.5;
   context.strokeRect(x + inset, y + inset, width - 2 * inset, height - 2 * inset);
   context.setLineDash([]);
+}
+
+/** A frame around the cell with its upper right corner filled. */
+function flipped(context, { x, y, width, height }, theme) {
+  const line = width > 20 ? 3 : 1.5, corner = Math.min(width, height) * 0.42;
+  for (const [colour, size] of [[theme.background, line + 2], [theme.text, line]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = size;
+    context.strokeRect(x + line / 2, y + line / 2, width - line, height - line);
+  }
+  context.fillStyle = theme.text;
+  context.beginPath();
+  context.moveTo(x + width - corner, y);
+  context.lineTo(x + width, y);
+  context.lineTo(x + width, y + corner);
+  context.fill();
 }
 
 /** Pixel of a ratio on the histogram's axis. */

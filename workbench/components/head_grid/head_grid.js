@@ -194,6 +194,7 @@ class HeadGrid {
       ["removed", "removed", removed.some(Boolean)],
       ["sink", "first-frame sink", flags.some((flag) => flag & FLAG_FIRST_FRAME_SINK)],
       ["uniform", "uniform", flags.some((flag) => flag & FLAG_UNIFORM)],
+      ["flipped", "other pick than without α", flags.some((flag) => flag & FLAG_FLIPPED)],
     ];
     this.marks.replaceChildren(...marks.filter(([, , occurs]) => occurs).map(([name, text]) => {
       const item = document.createElement("li"), mark = document.createElement("span");

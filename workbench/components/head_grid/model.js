@@ -6,7 +6,7 @@ export const ROLES = [
   { letter: "T", word: "temporal", colour: "#D55E00" },
 ];
 export const SPATIAL = 0, MIXED = 1, TEMPORAL = 2, NOT_CAPTURED = 3;
-export const FLAG_UNIFORM = 1, FLAG_FIRST_FRAME_SINK = 2;
+export const FLAG_UNIFORM = 1, FLAG_FIRST_FRAME_SINK = 2, FLAG_FLIPPED = 4;
 export const STEP = 0.01, FINE_STEP = 0.001, PAGE_STEP = 0.05, MIN_GAP = 0.01;
 
 /** Spatial where r > τs, temporal where r < τt, mixed between; NaN is not captured. In double precision, as in Python. */
@@ -90,6 +90,7 @@ export function describeCell(block, head, ratio, role, flags = 0, removed = 0) {
   if (flags & FLAG_UNIFORM) parts.push("uniform");
   if (flags & FLAG_FIRST_FRAME_SINK) parts.push("first-frame sink");
   if (removed) parts.push("removed");
+  if (flags & FLAG_FLIPPED) parts.push(removed ? "kept without α" : "removed without α");
   return parts.join(" · ");
 }
 

@@ -1,0 +1,127 @@
+"""Prune: which heads and neurons go, what that saves, and the way to a mask, a preview and a student."""
+
+import numpy as np
+import streamlit as st
+
+from analysis.figures.masks import flips_over_alpha, kept_heads, kept_per_block
+from analysis.runs import Run
+from pare.errors import InputError
+from workbench.components.copy_button.component import copy_button
+from workbench.components.head_grid.cells import FLIPPED
+from workbench.components.head_grid.component import head_grid
+from workbench.mask_plan import MaskPlan
+from workbench.pages import data
+from workbench.pages.grid_frame import grid_frame
+from workbench.pages.head_card import PLOT
+from workbench.pages.prune_plan import head_score_values, headline, mask_arguments, per_block, planned
+from workbench.pages.prune_settings import show_prediction, show_settings
+from workbench.pages.prune_steps import show_steps
+from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
+from workbench.pages.text import command_line, plain, short_path
+from workbench.state import Selection
+
+
+def show_headline(run: Run, selection: Selection, found: MaskPlan | None) -> None:
+    """What the mask keeps, and the buttons that take the view away."""
+    text, buttons = st.columns([2, 1], vertical_alignment="top")
+    with text:
+        st.title(plain("No mask at these settings" if found is None else headline(run, found)), anchor=False)
+    with buttons, st.container(horizontal=True, horizontal_alignment="right"):
+        copy_button("Copy link", None, key="copy_link")
+        command = command_line("mask", short_path(run.folder), "--dry-run", **mask_arguments(selection))
+        copy_button("Copy as command line", command, key="copy_plan_command")
+
+
+def show_grid(run: Run, selection: Selection, found: MaskPlan | None) -> None:
+    """Self-attention heads: removed ones crossed, those that α alone decides outlined."""
+    if "self/ratio" not in run.statistics:
+        st.markdown("This run has no ratios, so no roles: nothing is protected, and there is no grid of roles.")
+        return
+    frame = grid_frame(data.cells(run, "self/ratio", selection).by_head(), None)
+    if found is not None and found.self_heads is not None:
+        frame["removed"] = ~found.self_heads.ravel()
+        flips = found.flips
+        if flips is not None:
+            frame["flags"] = (FLIPPED * flips).ravel()
+    head_grid(
+        frame,
+        tau_s=selection.tau_s,
+        tau_t=selection.tau_t,
+        num_frames=run.num_frames,
+        pinned=None if selection.block is None or selection.head is None else (selection.block, selection.head),
+        key="prune_grid",
+        on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
+    )
+
+
+def show_blocks(run: Run, selection: Selection, found: MaskPlan) -> None:
+    """What stays in every block, the cross-attention heads, and how many picks depend on α."""
+    geometry = run.geometry
+    left, middle, right = st.columns(3, gap="medium")
+    with left, guard("kept per block"):
+        st.header("Kept in every block", anchor=False)
+        sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}
+        st.plotly_chart(
+            kept_per_block(per_block(found.counts, geometry.blocks), sizes),
+            config=PLOT,
+            key="kept_per_block",
+            alt="Share of self-attention heads, cross-attention heads and neurons that stay in every block.",
+        )
+    with middle, guard("cross-attention heads"):
+        st.header("Cross-attention heads", anchor=False)
+        if found.cross_heads is not None:
+            st.plotly_chart(
+                kept_heads(found.cross_heads, np.asarray(head_score_values(run, selection).values["cross"])),
+                config=PLOT,
+                key="cross_heads",
+                alt="Scores of all cross-attention heads by block; removed heads are crossed.",
+            )
+    with right, guard("flips by α"):
+        st.header("Self-attention picks that α changes", anchor=False)
+        if found.study is None:
+            st.markdown("Without ratios there are no roles, so α changes nothing.")
+        else:
+            st.plotly_chart(
+                flips_over_alpha(found.study, found.settings.protection),
+                config=PLOT,
+                key="flips_over_alpha",
+                alt="Number of self-attention heads kept or removed otherwise than without protection, by α.",
+            )
+
+
+def show_page(shell: Shell) -> None:
+    run, selection = shell.run, shell.selection
+    if run is None:
+        empty_state(shell.places, shell.names)
+        return
+    with guard("prune"):
+        if not run.finished:
+            unfinished_state(run)
+            return
+        found, problem = None, None
+        try:
+            found = planned(run, selection)
+        except InputError as error:
+            problem = error
+        show_headline(run, selection, found)
+        grid, settings = st.columns([5, 3], gap="medium")
+        with grid, guard("head grid"):
+            show_grid(run, selection, found)
+        with settings:
+            with guard("settings"), st.container(key="prune_settings"):
+                show_settings(run, selection, found)
+            if problem is not None:
+                st.error(plain(problem), icon=":material/error:")
+            elif found is not None:
+                with guard("prediction"), st.container(key="prune_table"):
+                    show_prediction(found)
+        if found is None:
+            return
+        show_blocks(run, selection, found)
+        with guard("steps"):
+            show_steps(run, selection, found, shell.places)
+        if selection.sample is not None or selection.first_step is not None:
+            st.caption("The mask uses all samples and steps; these two filters change only the ratios that are shown.")
+
+
+show_page(open_shell(poll_jobs=False, filters=True))

@@ -1,0 +1,99 @@
+"""What the selection's mask would keep and save: the plan behind the Prune page, computed at every change of a setting."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from analysis.head_scores import HeadScores, head_scores
+from analysis.runs import Run
+from pare.width.budget import Counts
+from workbench.mask_plan import MaskPlan, plan
+from workbench.mask_settings import MaskSettings
+from workbench.pages.data import open_run, stamp
+from workbench.state import Selection
+
+PARTS = {"self_heads": "self-attention heads", "cross_heads": "cross-attention heads", "neurons": "neurons"}
+
+
+def mask_arguments(selection: Selection) -> dict[str, Any]:
+    """The flags of `pare mask` that the selection decides.
+
+    >>> mask_arguments(Selection(scorer="random", target="gib", target_value=16.0))["target_gib"]
+    16.0
+    """
+    size = (
+        {"ratio": selection.ratio}
+        if selection.target is None
+        else {f"target_{selection.target}": selection.target_value}
+    )
+    return size | {
+        "tau_s": selection.tau_s,
+        "tau_t": selection.tau_t,
+        # The random control is not protected.
+        "alpha": None if selection.scorer == "random" else selection.alpha,
+        "scorer": selection.scorer,
+        "allocation": selection.allocation,
+        "neurons": selection.neurons,
+        "branch": selection.branch,
+    }
+
+
+def planned(run: Run, selection: Selection) -> MaskPlan:
+    """Heads that stay, counts, cost and flips at the selection's settings.
+
+    Raises `InputError` for a run without what the scorer reads, and for a target that cannot be met.
+    """
+    settings = MaskSettings.of(**mask_arguments(selection))
+    scores = _scores(str(run.folder), stamp(run.folder), settings.scorer, settings.branch)
+    return plan(run, settings, scores=scores)
+
+
+def head_score_values(run: Run, selection: Selection) -> HeadScores:
+    """The scores that heads are ranked by, before protection: {"self": [block, head], "cross": …}."""
+    return _scores(str(run.folder), stamp(run.folder), selection.scorer, selection.branch)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _scores(folder: str, when: tuple[int, ...], scorer: str, branch: str | None) -> HeadScores:
+    run = open_run(Path(folder))
+    return head_scores(scorer, run.geometry, run=run, branch=branch)
+
+
+def per_block(counts: Counts, blocks: int) -> dict[str, list[int]]:
+    """How many heads and neurons stay in every block.
+
+    >>> per_block(Counts(7, (6, 8), 448), 2)
+    {'self_heads': [7, 7], 'cross_heads': [6, 8], 'neurons': [448, 448]}
+    """
+    kept = {part: getattr(counts, part) for part in PARTS}
+    return {part: list(number) if isinstance(number, tuple) else [number] * blocks for part, number in kept.items()}
+
+
+def span(numbers: list[int]) -> str:
+    """The smallest and the largest of some counts.
+
+    >>> span([7, 7]), span([5, 9, 7])
+    ('7', '5 to 9')
+    """
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def headline(run: Run, planned_mask: MaskPlan) -> str:
+    """What the mask keeps and what that saves, in one sentence."""
+    geometry, guess = run.geometry, planned_mask.predicted
+    kept = per_block(planned_mask.counts, geometry.blocks)
+    sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}
+    # Where both kinds of heads keep alike they are one number, and neurons go unnamed where all stay.
+    alike = kept["self_heads"] == kept["cross_heads"]
+    names = {"self_heads": "heads" if alike else PARTS["self_heads"], "neurons": "neurons"}
+    if not alike:
+        names = {"self_heads": PARTS["self_heads"], "cross_heads": PARTS["cross_heads"], "neurons": "neurons"}
+    words = [f"{span(kept[part])} of {sizes[part]:,} {name}" for part, name in names.items()]
+    share = guess["parameters"] / guess["dense_parameters"]
+    work = f" and {guess['flop_ratio']:.0%} of the operations" if "flop_ratio" in guess else ""
+    return (
+        f"p = {planned_mask.settings.ratio:.4g} keeps {', '.join(words[:-1])} and {words[-1]} in every block: "
+        f"{share:.0%} of the parameters{work}."
+    )

@@ -1,0 +1,189 @@
+"""The settings of the Prune page: how much to remove, how heads are ranked and protected, and what that saves."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import streamlit as st
+
+from analysis.runs import Run
+from pare import cost
+from pare.geometry import Clip
+from pare.width.heads import ALLOCATIONS
+from workbench.mask_plan import NEURON_SCORERS, MaskPlan
+from workbench.pages.shell import bind
+from workbench.plan import gibi, tera
+from workbench.state import ALPHA_RANGE, RATIO_RANGE, SCORERS, Selection
+
+SIZES = {"ratio": "Ratio p", "parameters": "Parameters", "flops": "FLOPs", "gib": "GiB"}
+SCORER_WORDS = {"pare": "importance (Eq. 3)", "projected_energy": "projected energy", "random": "random"}
+ALLOCATION_WORDS = {"uniform": "alike per block", "global": "over all blocks", "global-l2": "over all, scaled"}
+NEURON_WORDS = {
+    "pare": "PARE (Eq. 6, 7)",
+    "activation": "by activation",
+    "magnitude": "magnitude",
+    "random": "random",
+    "none": "keep all",
+}
+USUAL_ALPHA = 3.0
+
+
+def show_settings(run: Run, selection: Selection, planned: MaskPlan | None) -> None:
+    """Draw the controls; what they change becomes the selection."""
+    dense = dense_sizes(run)
+    st.segmented_control(
+        "Size by",
+        list(SIZES),
+        format_func=SIZES.__getitem__,
+        required=True,
+        width="stretch",
+        **bind(
+            "size_input",
+            selection.target or "ratio",
+            lambda now: sized_by(now, selection, dense, {} if planned is None else planned.predicted),
+        ),
+    )
+    if selection.target is None or selection.target_value is None:
+        st.slider(
+            "Pruning ratio p",
+            *RATIO_RANGE,
+            step=0.01,
+            help="Share of heads, and of neurons, to remove.",
+            **bind("ratio_input", selection.ratio, lambda now: {"ratio": now}),
+        )
+    else:
+        _target_input(selection.target, selection.target_value, dense[selection.target])
+    protects = selection.scorer != "random"
+    st.slider(
+        "Protection α",
+        ALPHA_RANGE[0],
+        max(USUAL_ALPHA, selection.alpha),
+        step=0.05,
+        disabled=not protects,
+        help="Scores of temporal heads are multiplied by α before heads are ranked (Eq. 5); 1 protects nothing."
+        + ("" if protects else " The random control is not protected."),
+        **bind("alpha_input", selection.alpha, lambda now: {"alpha": now}),
+    )
+    scorer, allocation = st.columns(2)
+    neurons, _ = st.columns(2)
+    with scorer:
+        st.selectbox(
+            "Rank heads by",
+            SCORERS,
+            format_func=SCORER_WORDS.__getitem__,
+            help="Other scorers, magnitude and tables of scores: pare mask --scorer.",
+            **bind("scorer_input", selection.scorer, lambda now: {"scorer": now}),
+        )
+    with allocation:
+        st.selectbox(
+            "Keep heads",
+            ALLOCATIONS,
+            format_func=ALLOCATION_WORDS.__getitem__,
+            help="Alike in every block, as PARE does, or one ranking over all blocks with a floor in each; "
+            "scaled: scores of a block over their root sum of squares.",
+            **bind("allocation_input", selection.allocation, lambda now: {"allocation": now}),
+        )
+    with neurons:
+        st.selectbox(
+            "Neurons",
+            NEURON_SCORERS,
+            format_func=NEURON_WORDS.__getitem__,
+            help="How the neurons that stay are chosen once the mask is made; their number follows from p.",
+            **bind("neurons_input", selection.neurons, lambda now: {"neurons": now}),
+        )
+
+
+def dense_sizes(run: Run) -> dict[str, float]:
+    """Parameters, FLOPs per forward of the run's clip and GiB (bfloat16) of the whole model, by kind of target."""
+    geometry, size = run.geometry, run.manifest.clip
+    clip = Clip(size["height"], size["width"], size["frames"])
+    return {
+        "parameters": float(cost.parameters(geometry).total),
+        "flops": float(cost.flops(geometry, clip).total),
+        "gib": cost.memory(geometry, clip, bytes_per_value=2).total / 2**30,
+    }
+
+
+def sized_by(
+    kind: str | None, selection: Selection, dense: Mapping[str, float], predicted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields after another kind of size was chosen: what is predicted now becomes the target, so nothing jumps.
+
+    >>> sized_by("flops", Selection(), {"flops": 10.0}, {"flops": 7.0})
+    {'target': 'flops', 'target_value': 7.0}
+    >>> sized_by("ratio", Selection(target="flops", target_value=7.0), {}, {})
+    {'target': None, 'target_value': None}
+    """
+    if kind is None or kind == (selection.target or "ratio"):
+        return {}
+    if kind == "ratio":
+        return {"target": None, "target_value": None}
+    names = {"parameters": "parameters", "flops": "flops", "gib": "memory_bytes"}
+    now = predicted.get(names[kind])
+    return {
+        "target": kind,
+        "target_value": _at_least(0.7 * dense[kind] if now is None else now / (2**30 if kind == "gib" else 1)),
+    }
+
+
+def _at_least(value: float) -> float:
+    """The value in the six figures that a link keeps, not below it: a lower target would remove one more."""
+    short = float(f"{value:.6g}")
+    return short if short >= value else float(f"{value * 1.00001:.6g}")
+
+
+def unit_of(kind: str, dense: float) -> tuple[float, str]:
+    """A unit in which a size reads well, and its name.
+
+    >>> unit_of("parameters", 14.3e9), unit_of("gib", 0.008)
+    ((1000000000.0, 'B'), (0.0009765625, 'MiB'))
+    """
+    if kind == "parameters":
+        return (1e9, "B") if dense >= 1e9 else (1e6, "M")
+    if kind == "flops":
+        return (1e12, "TFLOP") if dense >= 1e12 else (1e9, "GFLOP")
+    return (1.0, "GiB") if dense >= 0.1 else (2.0**-10, "MiB")
+
+
+def _target_input(kind: str, value: float, dense: float) -> None:
+    scale, unit = unit_of(kind, dense)
+    what = {"parameters": "Parameters", "flops": "FLOPs of one forward", "gib": "Weights and activations"}[kind]
+    st.number_input(
+        f"{what}, at most ({unit})",
+        min_value=dense / scale / 1000,
+        max_value=max(dense, value) / scale,
+        step=dense / scale / 50,
+        format="%.4g",
+        help="The smallest p that comes down to this is found.",
+        **bind("target_input", value / scale, lambda now: {"target_value": now * scale}),
+    )
+
+
+def show_prediction(planned: MaskPlan) -> None:
+    """Dense and pruned sizes in a table."""
+    guess = planned.predicted
+    rows: list[tuple[str, float, float, Callable[[float], str]]] = [
+        ("Parameters", guess["dense_parameters"], guess["parameters"], _count),
+        ("in blocks", guess["dense_block_parameters"], guess["block_parameters"], _count),
+    ]
+    if "flops" in guess:
+        rows += [
+            ("FLOPs per forward", guess["dense_flops"], guess["flops"], tera),
+            (f"Memory, {guess['dtype']}", guess["dense_memory_bytes"], guess["memory_bytes"], gibi),
+        ]
+    lines = [
+        f"| {name} | {words(before)} | **{words(after)}** | {after / before:.0%} |"
+        for name, before, after, words in rows
+    ]
+    st.markdown("\n".join(["| | dense | pruned | |", "|:--|--:|--:|--:|", *lines]))
+    if "clip" in guess:
+        clip = guess["clip"]
+        st.caption(
+            f"For {clip['frames']} video frames of {clip['height']} × {clip['width']}; memory: weights and activations."
+        )
+
+
+def _count(number: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if number >= size:
+            return f"{number / size:,.3f} {unit}"
+    return f"{number:,.0f}"
