@@ -52,9 +52,24 @@ cli.add_typer(jobs, name="jobs")
 
 @cli.command()
 @as_command
-def info(model: Model, *, height: Pixels = None, width: Pixels = None, frames: Length = None) -> Call:
-    """Shapes, parameters, tokens and operations of a model; weights are not read."""
-    return Call("info", arguments={"model": model, "height": height, "width": width, "frames": frames})
+def info(
+    model: Model,
+    *,
+    height: Pixels = None,
+    width: Pixels = None,
+    frames: Length = None,
+    mask: Annotated[str | None, typer.Option("--mask", help="As this mask would make it.")] = None,
+    qk_norm: Annotated[str, typer.Option("--qk-norm", help="How it would be applied: fold, exact, none.")] = "fold",
+    gib: Annotated[
+        float | None, typer.Option("--gib", help="GiB of memory: what fits, with and without offload?")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="Precision of the weights, for memory.")] = "bfloat16",
+) -> Call:
+    """Shapes, parameters, tokens, operations and memory of a model; weights are not read."""
+    size = {"height": height, "width": width, "frames": frames}
+    return Call(
+        "info", arguments={"model": model, **size, "mask": mask, "qk_norm": qk_norm, "gib": gib, "dtype": dtype}
+    )
 
 
 @cli.command()
