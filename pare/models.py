@@ -16,6 +16,7 @@ import pare.transformer  # noqa: F401
 from pare.errors import InputError
 from pare.geometry import read_json
 from pare.reference import check_pipeline, defaults, description_folder, model_geometry, model_identity, resolve
+from pare.transformer import PareWanTransformer3DModel
 
 __all__ = [
     "Pipeline",
@@ -86,6 +87,8 @@ def load_pipeline(
                 expected="a complete diffusers folder with safetensors weights",
                 fix="save or fetch the model again",
             ) from error
+        # Before anything is hooked onto it, so that it can be routed wherever it is placed; unrouted, it is the stock one.
+        pipe.transformer = PareWanTransformer3DModel.from_stock(pipe.transformer)
         pipe.transformer.set_attention_backend(attention)
     pipe.set_progress_bar_config(disable=True)
     if offload == "model":

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from workbench.call import BAD_INPUT, CANCELLED, DONE, Call, as_command
 from workbench.mask_settings import changed, with_mask_flags
+from workbench.routing_settings import with_routing_flags
 from workbench.settings import with_run_flags
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="demo, a diffusers folder, a hub id, or a preset's name.")]
@@ -85,7 +86,7 @@ def doctor(
 
 @cli.command()
 @as_command
-@with_run_flags
+@with_routing_flags
 def generate(
     model: Model,
     *,
@@ -119,6 +120,27 @@ def capture(
     own = {"out": out, "mode": mode, "prompts": prompts, "videos": videos, "samples": samples, "resume": resume}
     what = {"statistics": statistics, "maps_steps": maps_steps, "max_disk": max_disk}
     return Call("capture", arguments={"model": model, **own, **what, **settings})
+
+
+@cli.command()
+@as_command
+@with_routing_flags
+def route(
+    model: Model,
+    *,
+    out: Annotated[str, typer.Option("--out", help="The folder of the run to write.", show_default=False)],
+    prompts: Annotated[str | None, typer.Option("--prompts", help="A text file, one prompt per line.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="How many samples; default: all prompts.")] = None,
+    statistics: Annotated[
+        str, typer.Option("--statistics", help="What to measure beside: block, or as capture.")
+    ] = "block",
+    max_disk: Annotated[float, typer.Option("--max-disk", help="GiB; a larger run is refused.")] = 10.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    **settings: Any,
+) -> Call:
+    """Generate videos with a part of the blocks at every step, and write the decisions as a run."""
+    own = {"out": out, "prompts": prompts, "samples": samples, "statistics": statistics, "max_disk": max_disk}
+    return Call("route", arguments={"model": model, **own, "resume": resume, **settings})
 
 
 @cli.command()

@@ -20,17 +20,18 @@ def plan(
     clips: int = 1,
     flops_per_second: float | None = None,
     disk_bytes: int | None = None,
+    share: float = 1.0,
 ) -> dict[str, Any]:
     """Cost of `clips` clips of `forwards` transformer forwards each, from the model's geometry alone.
 
     `device` is where it will run (a resolved name, since it decides what precision auto means); `flops_per_second`,
     when measured, gives the time; `disk_bytes`, when known, is what will be written. Text encoder and VAE are counted
-    by the size of their files, where these are at hand.
+    by the size of their files, where these are at hand. `share` of the blocks runs, on average over the steps.
     """
     geometry, kept = reference.model_geometry(model), reference.cost_arguments(model)
     clip = settings.clip
     dtype = settings.dtype if settings.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
-    forward = cost.flops(geometry, clip, **kept).total
+    forward = cost.flops(geometry, clip, **kept).total * share
     total = forward * forwards * clips
     memory = cost.memory(geometry, clip, bytes_per_value=BYTES[dtype], **kept)
     others = encoder_bytes(model)
@@ -47,6 +48,7 @@ def plan(
         "forwards": forwards * clips,
         "flops_per_forward": forward,
         "flops": total,
+        "block_share": share,
         "memory": {
             "transformer": memory.weights,
             "activations": memory.activations,
@@ -135,6 +137,8 @@ def render_plan(result: dict[str, Any]) -> str:
             f"encoders and VAE {gibi(memory['encoders_and_vae'])}" if memory["encoders_and_vae"] else "without encoders"
         ),
     ]
+    if result.get("block_share", 1.0) < 1:
+        lines.append(f"blocks      {result['block_share']:.1%} of them run, on average over the steps")
     if result["disk_bytes"] is not None:
         lines.append(f"disk        {gibi(result['disk_bytes'])}")
     if result["seconds"] is not None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pare import reference
 from pare.errors import InputError
 from pare.geometry import DEMO
 from pare.progress import Progress, silent
@@ -59,7 +58,7 @@ def capture(
     from pare.processes import this_process
 
     run = RunSettings.of(**settings).filled(model, videos=videos is not None)
-    lines, films = _prompts(prompts, model, bool(videos)), _videos(videos)
+    lines, films = read_prompts(prompts, model, videos=bool(videos)), _videos(videos)
     # What a capture costs does not depend on what the prompts say.
     planned = [""] if run.dry_run and samples and not films else []
     recording.check_inputs(mode, lines or planned, samples, films)
@@ -75,13 +74,6 @@ def capture(
     # What auto came to is part of what made the run.
     run = run.model_copy(update={"device": str(device), "dtype": str(dtype).removeprefix("torch.")})
     geometry = models.model_geometry(model)
-    if reference.cost_arguments(model):
-        raise InputError(
-            "MODEL",
-            got=f"{model}, a pruned model, whose heads are not the axes of a run",
-            expected="a dense one",
-            fix="capture the base model that its card names",
-        )
     count = len(films) or samples or len(lines)
     steps, branches = recording.BINS, recording.branches(mode, run.guidance)
     if mode == "trajectory":
@@ -112,7 +104,7 @@ def capture(
             expected,
             # A worker may hold this very model already: then only a model larger than the machine is refused.
             memory=models.memory_of(device, free=load is None) if run.offload == "none" else None,
-            disk=shutil.disk_usage(_nearest(Path(out))).free,
+            disk=shutil.disk_usage(nearest(Path(out))).free,
             max_disk=max_disk,
         )
         progress(0, 1, f"expecting {expectation(expected)}")
@@ -174,12 +166,13 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-def _nearest(path: Path) -> Path:
+def nearest(path: Path) -> Path:
     """The folder itself or its nearest parent that exists."""
     return next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
 
 
-def _prompts(prompts: str | Path | Sequence[str] | None, model: str, videos: bool) -> list[str]:
+def read_prompts(prompts: str | Path | Sequence[str] | None, model: str, *, videos: bool = False) -> list[str]:
+    """The prompts of a file, one a line, or those given; those of the demo model unless given, and none for videos."""
     if prompts is None:
         if videos or model != "demo" or not DEMO_PROMPTS.is_file():
             return []
