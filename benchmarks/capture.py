@@ -10,60 +10,23 @@ since every block costs the same with and without capture and almost nothing lie
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from measuring import hardware, memory, turns
+from measuring.shapes import Case, build, cases, free_bytes
 
 from pare.cost import flops, parameters
 from pare.errors import InputError
-from pare.geometry import PRESETS, Clip, Geometry, check_clip, latent_frames, tokens
-from workbench.demo.settings import DemoSettings
-
-# torch's profiler announces its start and end on standard error unless told not to.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+from pare.geometry import latent_frames
 
 SHARE_OF_FREE_MEMORY = 0.5
 # Written out, the softmax is slow, and its ratio to the others is not a close one.
 MOST_WRITTEN_OUT = 2
-FEW_BLOCKS = 2
-
-
-@dataclass(frozen=True)
-class Case:
-    """One shape to measure: a model's geometry with so many of its blocks, and a clip."""
-
-    model: str
-    geometry: Geometry
-    clip: Clip
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one forward."""
-        return tokens(self.geometry, self.clip)
-
-
-def demo_geometry() -> Geometry:
-    """The geometry of the bundled demo model, from the settings of its build."""
-    build = DemoSettings()
-    channels, text_dim = build.vae.z_dim, build.text.dim
-    named = {"in_channels": channels, "out_channels": channels, "text_dim": text_dim}
-    transformer = dataclasses.asdict(build.transformer) | named
-    spatial = build.vae.patch_size * 2 ** (len(build.vae.dim_mult) - 1)
-    temporal = 2 ** sum(build.vae.temperal_downsample)
-    reductions = {"scale_factor_spatial": spatial, "scale_factor_temporal": temporal, "z_dim": channels}
-    return Geometry.from_config(transformer, reductions)
-
-
-def geometries() -> dict[str, Geometry]:
-    """Every model that can be measured, by name."""
-    return {"demo": demo_geometry(), **{name: preset.geometry for name, preset in PRESETS.items()}}
 
 
 # model, blocks, height, width, frames: about five minutes on two cores.
@@ -74,64 +37,6 @@ DEFAULT_CASES = (
     ("wan2.1-t2v-1.3b", 2, 256, 256, 17),
     ("wan2.1-t2v-1.3b", 1, 320, 320, 81),
 )
-
-
-def cases(preset: str | None, blocks: int | None, clip: tuple[int, int, int] | None) -> list[Case]:
-    """What is to be measured: the default cases, those of one model, or one clip of it."""
-    known = geometries()
-    if preset is not None and preset not in known:
-        raise InputError("--preset", got=preset, expected=f"one of {', '.join(known)}", fix="--preset demo")
-    if clip is not None and preset is None:
-        raise InputError("--clip", got="no model", expected="a clip of one model", fix="--preset demo")
-    chosen = [each for each in DEFAULT_CASES if preset in (None, each[0])]
-    if preset is not None and (clip is not None or not chosen):
-        defaults = PRESETS[preset].defaults if preset in PRESETS else {}
-        height, width, frames = clip or (defaults["height"], defaults["width"], defaults["frames"])
-        chosen = [(preset, FEW_BLOCKS, height, width, frames)]
-    found = []
-    for model, own_blocks, height, width, frames in chosen:
-        number = own_blocks if blocks is None else blocks
-        if not 1 <= number <= known[model].blocks:
-            raise InputError(
-                "--blocks", got=number, expected=f"1 to {known[model].blocks}", fix=f"--blocks {FEW_BLOCKS}"
-            )
-        check_clip(known[model], Clip(height, width, frames))
-        found.append(Case(model, dataclasses.replace(known[model], blocks=number), Clip(height, width, frames)))
-    return found
-
-
-def build(geometry: Geometry, device: Any, dtype: Any) -> Any:
-    """A transformer of this geometry with random weights; what diffusers keeps in float32 is kept in float32."""
-    import torch
-    from diffusers import WanTransformer3DModel
-
-    standard = torch.get_default_dtype()
-    torch.manual_seed(0)
-    torch.set_default_dtype(dtype)
-    try:
-        with device:
-            transformer = WanTransformer3DModel(
-                patch_size=geometry.patch,
-                num_attention_heads=geometry.heads,
-                attention_head_dim=geometry.head_dim,
-                in_channels=geometry.in_channels,
-                out_channels=geometry.out_channels,
-                text_dim=geometry.text_dim,
-                freq_dim=geometry.freq_dim,
-                ffn_dim=geometry.ffn,
-                num_layers=geometry.blocks,
-                cross_attn_norm=geometry.cross_attn_norm,
-                image_dim=geometry.image_dim,
-                added_kv_proj_dim=geometry.added_kv_proj_dim,
-                rope_max_seq_len=geometry.max_positions,
-                pos_embed_seq_len=geometry.pos_embed_tokens,
-            )
-    finally:
-        torch.set_default_dtype(standard)
-    for name, weight in transformer.named_parameters():
-        if set(name.split(".")) & set(transformer._keep_in_fp32_modules):
-            weight.data = weight.data.float()
-    return transformer.eval().requires_grad_(False)
 
 
 @contextmanager
@@ -268,15 +173,6 @@ def described(case: Case, way: str, device: Any, dtype: Any) -> dict[str, Any]:
     }
 
 
-def free_bytes(device: Any) -> int:
-    """Memory that is free on a device."""
-    import psutil
-    import torch
-
-    free: int = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return free
-
-
 COLUMNS = (
     "model",
     "clip",
@@ -353,7 +249,7 @@ def main(
 ) -> None:
     """Forwards of a Wan transformer, plain and captured, in turn: time and peak memory over a plain forward."""
     try:
-        chosen = cases(preset, blocks, clip)
+        chosen = cases(preset, blocks, clip, DEFAULT_CASES)
         if dry_run:
             print("\n".join(planned(case) for case in chosen))
             return

@@ -1,7 +1,11 @@
 """The most memory that a call holds on top of what was there before it."""
 
+import os
 from collections.abc import Callable
 from typing import Any
+
+# torch's profiler announces its start and end on standard error unless told not to.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def peak_bytes(call: Callable[[], object], device: Any) -> int:
