@@ -60,7 +60,6 @@ def prune_folder(
     outside = weights.read(name for name in dense.state_dict() if not name.startswith("blocks."))
     inputs = _first_inputs(pruned, outside, probe) if measure else None
     writer.add(_stored(outside, dtype, pruned))
-    writer.flush()
     del outside
     errors = []
     for index in range(blocks):
