@@ -8,6 +8,7 @@ so a kill at any moment leaves a whole state.
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,36 @@ def split_parts(tensors: dict[str, torch.Tensor], part_bytes: int = PART_BYTES) 
     >>> [list(part) for part in split_parts({"b": torch.zeros(2), "a": torch.zeros(2)}, part_bytes=8)]
     [['a'], ['b']]
     """
-    parts: list[dict[str, torch.Tensor]] = [{}]
+    return list(_parts(tensors, part_bytes))
+
+
+def _parts(
+    tensors: dict[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]], part_bytes: int = PART_BYTES
+) -> Iterator[dict[str, torch.Tensor]]:
+    part: dict[str, torch.Tensor] = {}
     size = 0
-    for name in sorted(tensors):
-        nbytes = tensors[name].numel() * tensors[name].element_size()
-        if parts[-1] and size + nbytes > part_bytes:
-            parts.append({})
-            size = 0
-        parts[-1][name] = tensors[name]
+    for name, tensor in sorted(tensors.items()) if isinstance(tensors, dict) else tensors:
+        nbytes = tensor.numel() * tensor.element_size()
+        if part and size + nbytes > part_bytes:
+            yield part
+            part, size = {}, 0
+        part[name] = tensor
         size += nbytes
-    return parts
+    yield part
 
 
-def save_state(folder: Path, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+def save_state(
+    folder: Path, tensors: dict[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]], record: dict[str, Any]
+) -> None:
     """Writes a state folder whole, or not at all.
 
-    Args: `folder` to replace; `tensors` by name; `record`, JSON-able, with at least the step.
+    Args: `folder` to replace; `tensors` by name, or (name, tensor) in name order, of which only a part is held at a time;
+    `record`, JSON-able, with at least the step.
     """
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    for number, part in enumerate(split_parts(tensors)):
+    for number, part in enumerate(_parts(tensors)):
         detached = {name: tensor.detach().cpu().contiguous() for name, tensor in part.items()}
         save_file(detached, str(fresh / f"tensors-{number:03d}.safetensors"))
     (fresh / "state.json").write_text(json.dumps(record, indent=1, sort_keys=True))
