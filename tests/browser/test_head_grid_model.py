@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser
 
 from analysis.roles import classify, flips, role_counts
 from workbench.components.head_grid.value import MIN_GAP
 from workbench.components.source import source
 
 
-@pytest.fixture
-def model(page: Page):
+@pytest.fixture(scope="module")
+def model(browser: Browser):
     """model(expression, **names) is the value of a JavaScript expression over `model`, the module, and these names."""
+    page = browser.new_page()
     page.evaluate(
         """async (text) => {
             const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
@@ -23,7 +24,8 @@ def model(page: Page):
     def call(expression: str, **names: object):
         return page.evaluate(f"(given) => {{ const {{ {', '.join(names)} }} = given; return {expression}; }}", names)
 
-    return call
+    yield call
+    page.close()
 
 
 @pytest.mark.parametrize(("tau_s", "tau_t"), [(0.7, 0.3), (0.75, 0.25)])

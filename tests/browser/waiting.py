@@ -3,7 +3,7 @@
 from playwright.sync_api import Locator, Page
 
 # Longer than any busy machine needs; only a failure waits so long.
-PATIENCE_MS = 90_000
+PATIENCE_MS = 180_000
 IDLE = "[data-testid=stApp][data-test-connection-state=CONNECTED][data-test-script-state=notRunning]"
 CONTENT = "[data-testid=stMain] :is(h1, [data-testid=stText])"
 # No placeholder left, every component shown (they hide until they are filled), every figure there, fonts loaded, and no
@@ -28,6 +28,16 @@ def drawn(page: Page) -> None:
     page.wait_for_selector(CONTENT, timeout=PATIENCE_MS)
     idle(page)
     page.wait_for_function(DRAWN, timeout=PATIENCE_MS)
+
+
+def resized(page: Page, width: int, height: int) -> None:
+    """Give the window another size and wait until the page has taken it on and has nothing to scroll sideways."""
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_function(f"innerWidth === {width}")
+    next_frame(page)
+    drawn(page)
+    main = "document.querySelector('[data-testid=stMain]')"
+    page.wait_for_function(f"{main}.scrollWidth === {main}.clientWidth")
 
 
 def next_frame(page: Page) -> None:
