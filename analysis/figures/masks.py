@@ -138,7 +138,7 @@ def error_per_block(errors: Sequence[Mapping[str, float]], *, height: int = 280)
     return make_figure(
         traces,
         x={"name": "block", "dtick": 1 if len(errors) <= 16 else 5},
-        y={"name": "relative error", "type": "log", "exponentformat": "power"},
+        y={"name": "relative error", "type": "log", "dtick": 1, "exponentformat": "power"},
         height=height,
         margin={"l": 62, "r": 12, "t": 30, "b": 42},
         showlegend=True,

@@ -10,6 +10,7 @@ MODULES = [
     "analysis.alpha_study",
     "analysis.attention",
     "analysis.capture_spec",
+    "analysis.figures.masks",
     "analysis.film",
     "analysis.findings",
     "analysis.head_scores",

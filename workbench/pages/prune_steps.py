@@ -44,13 +44,17 @@ def _mask_file(run: Run, selection: Selection, places: Places) -> tuple[Job | No
     return job, None if job is None else work.artefact(jobs_of(places), job, ".safetensors")
 
 
-def _preview(run: Run) -> work.Preview:
-    """What the form says, else the run's first prompt, at the model's usual steps."""
-    samples = run.manifest.samples
+def _preview(run: Run, places: Places, mask: Path | None) -> work.Preview:
+    """What the form says, else what was last generated under this mask, else the run's first prompt."""
+    form = {name: st.session_state.get(f"preview_{name}") for name in ("prompt", "seed", "steps")}
+    last = None if mask is None else work.last_preview(places, run, mask)
+    if last is None:
+        prompt = next((one.prompt for one in run.manifest.samples if one.prompt), PROMPT)
+        last = work.Preview(prompt, 0, usual_steps(run.model_id))
     return work.Preview(
-        prompt=st.session_state.get("preview_prompt") or next((one.prompt for one in samples if one.prompt), PROMPT),
-        seed=int(st.session_state.get("preview_seed", 0)),
-        steps=int(st.session_state.get("preview_steps") or usual_steps(run.model_id)),
+        prompt=form["prompt"] or last.prompt,
+        seed=last.seed if form["seed"] is None else form["seed"],
+        steps=form["steps"] or last.steps,
     )
 
 
@@ -59,9 +63,8 @@ def _jobs(run: Run, selection: Selection, places: Places) -> list[Job]:
     found = [job]
     if mask is not None:
         halves = (None, mask)
-        found += [
-            work.find(places, "generate", work.generate_job_arguments(run, _preview(run), half)) for half in halves
-        ]
+        now = _preview(run, places, mask)
+        found += [work.find(places, "generate", work.generate_job_arguments(run, now, half)) for half in halves]
         found.append(work.find(places, "prune", work.prune_job_arguments(run, mask)))
     return [each for each in found if each is not None]
 
@@ -135,7 +138,7 @@ def _show_mask(
 
 def _show_preview(run: Run, places: Places, mask: Path | None, missing: str | None) -> None:
     st.header("2 · Masked against dense", anchor=False)
-    now = _preview(run)
+    now = _preview(run, places, mask)
     st.text_input("Prompt", now.prompt, key="preview_prompt", max_chars=500)
     steps, seed = st.columns(2)
     steps.number_input("Steps", 1, MOST_STEPS, now.steps, key="preview_steps")
@@ -147,7 +150,7 @@ def _show_preview(run: Run, places: Places, mask: Path | None, missing: str | No
         st.markdown(work.preview_cost(places, run, now.steps, 2) + " Make the mask first.")
         st.button("Generate both", key="submit_preview", disabled=True)
         return
-    now = _preview(run)
+    now = _preview(run, places, mask)
     lacking = work.missing_halves(places, run, now, mask)
     wanted = [work.generate_job_arguments(run, now, half) for half in (None, mask)]
     found = [work.find(places, "generate", each) for each in wanted]
@@ -184,7 +187,7 @@ def _show_student(run: Run, planned: MaskPlan, places: Places, mask: Path | None
     elif job is not None and job.result is not None:
         parameters, dense = job.result.get("parameters"), job.result.get("dense_parameters")
         if parameters and dense:
-            st.markdown(f"Made: {parameters:,} of {dense:,} parameters ({parameters / dense:.0%}), in")
+            st.markdown(f"Made: {parameters:,} of {dense:,} parameters ({parameters / dense:.0%}). Its folder:")
         st.code(short_path(folder), language=None, wrap_lines=True)
         for note in job.result.get("notes") or []:
             st.caption(plain(note))
@@ -199,7 +202,7 @@ def _run_flag(run: Run) -> str | None:
 
 def _show_videos(run: Run, selection: Selection, places: Places, mask: Path) -> None:
     """The player, once both videos are there."""
-    now, jobs = _preview(run), jobs_of(places)
+    now, jobs = _preview(run, places, mask), jobs_of(places)
     found = {
         name: work.artefact(jobs, work.find(places, "generate", work.generate_job_arguments(run, now, half)), ".mp4")
         for name, half in (("dense", None), ("masked", mask))

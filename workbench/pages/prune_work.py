@@ -51,6 +51,18 @@ def generate_job_arguments(run: Run, preview: Preview, mask: Path | None) -> dic
     }
 
 
+def last_preview(places: Places, run: Run, mask: Path) -> Preview | None:
+    """What was generated last under this mask, or is on its way, so that it shows again after a reload."""
+    if not (places.workspace / "jobs.sqlite3").is_file():
+        return None
+    jobs = [job for job in jobs_of(places).list(command="generate") if job.arguments.get("mask") == str(mask)]
+    last = max(jobs, key=lambda job: job.created, default=None)
+    if last is None or last.arguments.get("model") != run.model_id:
+        return None
+    prompt, seed, steps = (last.arguments.get(name) for name in ("prompt", "seed", "steps"))
+    return Preview(str(prompt), int(seed), int(steps)) if prompt and isinstance(seed, int) and steps else None
+
+
 def prune_job_arguments(run: Run, mask: Path) -> dict[str, Any]:
     """The `prune` job that cuts the run's model; the run's moments fold the query/key norms where it has any."""
     folder = {"run": str(run.folder.resolve())} if run.manifest.moments else {}
