@@ -17,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from analysis.capture_spec import CaptureSpec
 from analysis.catalogue import GROUPS
 from analysis.measured_pass import Pass, stack_passes
+from analysis.places import Places
 from analysis.projection import output_weight
 from analysis.recorder import Recorder
-from pare import student
 from pare.errors import InputError
 from pare.passes import Around, ForwardPass, around_each_pass, wan_transformer
 
@@ -34,7 +34,9 @@ def capture(model: Any, spec: CaptureSpec | None = None) -> Iterator[Recorder]:
     Ctrl-C. The guidance branch and, where announced, the step come from diffusers' `cache_context`, which its
     pipelines set around every forward; a forward outside of one counts as `cond`. One sample at a time.
 
-    Raises InputError for compiled blocks, context parallelism, pruned models, and a model that is no Wan transformer.
+    Heads and neurons of a pruned model stand at their places in its base model, and what it lacks is NaN.
+
+    Raises InputError for compiled blocks, context parallelism, and a model that is no Wan transformer.
     """
     transformer = _transformer(model)
     recorder = Recorder(transformer, spec or CaptureSpec())
@@ -57,14 +59,18 @@ def capture(model: Any, spec: CaptureSpec | None = None) -> Iterator[Recorder]:
 
 
 def output_weight_norms(transformer: Any) -> dict[str, np.ndarray]:
-    """‖W_O^{i,j}‖_F of every head's slice of the output projections: {kind/output_weight_norm: [block, head]}."""
-    norms = {}
+    """‖W_O^{i,j}‖_F of every head's slice of the output projections: {kind/output_weight_norm: [block, head]}.
+
+    NaN for heads that a pruned model no longer has.
+    """
+    norms, places = {}, Places(transformer.config)
     for kind, name in (("self", "attn1"), ("cross", "attn2")):
         rows = [
-            torch.linalg.vector_norm(output_weight(getattr(block, name)), dim=(1, 2), dtype=torch.float32).cpu().numpy()
+            torch.linalg.vector_norm(output_weight(getattr(block, name)), dim=(1, 2), dtype=torch.float32)
             for block in transformer.blocks
         ]
-        norms[f"{kind}/output_weight_norm"] = np.stack(rows)
+        placed = [places.put(kind, index, row).cpu().numpy() for index, row in enumerate(rows)]
+        norms[f"{kind}/output_weight_norm"] = np.stack(placed)
     return norms
 
 
@@ -120,7 +126,9 @@ def _measure_inputs(stack: ExitStack, recorder: Recorder, index: int, block: Any
         for part in ("query", "key", "added_key"):
             norm = getattr(attention, {"query": "norm_q", "key": "norm_k"}.get(part, "norm_added_k"), None)
             if norm is not None and f"{kind}/{part}_square" in recorder.moments:
-                hook = _entering_norm(recorder, f"{kind}/{part}_square", index, attention.heads)
+                # Students may keep all queries and keys, of which attention then takes some.
+                heads = getattr(attention, "query_heads", attention.heads)
+                hook = _entering_norm(recorder, f"{kind}/{part}_square", index, heads)
                 _hook(stack, norm.register_forward_pre_hook, hook)
     # First in line: what gates do to the activations comes after.
     entering = _entering_second_linear(recorder, index)
@@ -137,13 +145,6 @@ def _entering_second_linear(recorder: Recorder, block: int) -> Callable[..., Non
 
 def _transformer(model: Any) -> Any:
     transformer = wan_transformer(model, "capture")
-    if student.is_pruned(transformer.config):
-        raise InputError(
-            "capture",
-            got="a pruned model, whose heads are not the axes of a run",
-            expected="a dense one",
-            fix="capture the base model; pare.width.masked runs it as if it were pruned",
-        )
     if getattr(transformer, "_parallel_config", None) is not None:
         raise InputError(
             "capture",

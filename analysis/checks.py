@@ -14,6 +14,7 @@ import torch
 from analysis.attention_calls import backend_of
 from analysis.brute_force import brute_force_ratio, queries_and_keys
 from analysis.capture import CaptureSpec, Recorder, capture
+from analysis.places import Places
 from pare.geometry import Geometry
 
 Capture: TypeAlias = Callable[..., AbstractContextManager[Recorder]]
@@ -115,8 +116,8 @@ def check_ratio(transformer: Any, inputs: Inputs, num_frames: int, measure: Capt
     """Whether the captured ratios of all heads are those of a softmax written out in float64, on a short clip."""
     with measure(transformer, RATIO) as recorder:
         _forward(transformer, inputs)
-    captured = recorder.take()[0].arrays["self/ratio"]
-    expected = np.stack([
+    captured = recorder.take()[0].arrays["self/ratio"][Places(transformer.config).kept["self"]]
+    expected = np.concatenate([
         brute_force_ratio(query, key, num_frames).numpy() for query, key in queries_and_keys(transformer, inputs)
     ])  # fmt: skip
     error = float(np.abs(captured - expected).max())

@@ -8,7 +8,7 @@ from analysis.manifest import Statistic
 
 
 class MeanOfPasses:
-    """Running float64 sums over one sample's forwards; a block that is NaN in a forward is not counted there.
+    """Running float64 sums over one sample's forwards; a block that is all NaN in a forward did not run there.
 
     What it holds is one array per moment, however many forwards are added. The order of the additions is that of the
     forwards, so that the same forwards give the same bits.
@@ -44,7 +44,7 @@ class MeanOfPasses:
 
 
 class MeanOfSamples:
-    """Running means in float64 of arrays whose first axis is the block; a block that is NaN in a sample is not counted.
+    """Running means in float64 of arrays whose first axis is the block; a block that is all NaN in a sample is not counted.
 
     `samples` is how many samples, from index 0 on without a gap, are inside. The order of the additions is that of the
     samples, so that the same samples give the same bits, whoever measured them.
@@ -62,8 +62,9 @@ class MeanOfSamples:
         self._n, self._mean = {}, {}
         for name, statistic in described.items():
             self._n[name] = np.array(stored.get(f"{name}/n", np.zeros(statistic.shape[0], np.int32)))
-            # What was not measured is NaN in the file; here the count says so.
-            self._mean[name] = np.nan_to_num(np.array(stored.get(f"{name}/mean", np.zeros(statistic.shape))))
+            # A block that was not measured is NaN in the file; here the count says so.
+            mean = np.array(stored.get(f"{name}/mean", np.zeros(statistic.shape)))
+            self._mean[name] = np.where(_along(self._n[name], mean) > 0, mean, 0.0)
 
     def add(self, sample: Mapping[str, np.ndarray]) -> None:
         """Count the next sample."""
@@ -93,8 +94,8 @@ class MeanOfSamples:
 
 
 def _there(values: np.ndarray) -> np.ndarray:
-    """Which blocks ran: those without a NaN."""
-    return ~np.isnan(values.reshape(len(values), -1)).any(axis=1)
+    """Which blocks ran: those that are not wholly NaN. In one that ran a head or neuron may have been cut."""
+    return ~np.isnan(values.reshape(len(values), -1)).all(axis=1)
 
 
 def _along(per_block: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -16,10 +16,12 @@ from analysis.capture_spec import CaptureSpec
 from analysis.catalogue import BLOCK_STATISTICS, FRAME_MAP, ROW_STATISTICS
 from analysis.measured_pass import Pass
 from analysis.moments import MeanOfPasses
+from analysis.places import Places
 from analysis.projection import output_weight, projected_energy
 from analysis.residual import change
 from analysis.rows import row_attention, row_statistics, sample_rows
 from analysis.token_means import token_means
+from pare.attention import TEXT_TOKENS
 from pare.errors import InputError
 from pare.passes import ForwardPass
 
@@ -31,6 +33,7 @@ class Recorder:
         self.transformer, self.spec = transformer, spec
         image = transformer.blocks[0].attn2.add_k_proj is not None
         self.names, self.moments = frozenset(spec.present(image)), frozenset(spec.present_moments(image))
+        self._places = Places(transformer.config)
         self.passes: list[Pass] = []
         # Of a new sample the pass counter wants to know.
         self.restart: Callable[[], None] | None = None
@@ -85,7 +88,7 @@ class Recorder:
     def _end(self) -> None:
         assert self._running is not None
         moments: dict[str, np.ndarray] = {}
-        blocks, heads = len(self.transformer.blocks), self.transformer.blocks[0].attn1.heads
+        blocks, heads = len(self.transformer.blocks), self._places.units("self")
         for name in (*self.names, *self.moments, *(f"{name}_error" for name in self.names & set(ROW_STATISTICS))):
             found = self._found.get(name, {})
             if name == FRAME_MAP and not found:
@@ -191,7 +194,7 @@ class Recorder:
             output, lse_all = seen.own(), None
         with torch.no_grad():
             if module.kind == "cross":
-                self._cross(module, output.detach())
+                self._cross(module, seen.key.shape[2], output.detach())
             else:
                 self._self(module.block, seen, output.detach(), None if lse_all is None else lse_all.detach())
         return output
@@ -216,16 +219,17 @@ class Recorder:
         self._keep("self/value_norm", block, _head_norms(output))
         self._projected("self", block, output)
 
-    def _cross(self, module: "_Module", output: torch.Tensor) -> None:
-        # Image keys and values come first where there are any, then the text.
-        block = module.block
-        if module.calls == 1 and self.transformer.blocks[block].attn2.add_k_proj is not None:
-            self._keep("cross/image_value_norm", block, _head_norms(output))
-            module.image_output = output
+    def _cross(self, module: "_Module", keys: int, output: torch.Tensor) -> None:
+        added = self.transformer.blocks[module.block].attn2.add_k_proj is not None
+        # With image keys, in either order, diffusers leaves exactly so many for the text.
+        image = added and keys != TEXT_TOKENS
+        self._keep("cross/image_value_norm" if image else "cross/value_norm", module.block, _head_norms(output))
+        if added and module.other_output is None:
+            module.other_output = output
             return
-        self._keep("cross/value_norm", block, _head_norms(output))
-        self._projected("cross", block, output if module.image_output is None else module.image_output + output)
-        module.image_output = None
+        whole = output if module.other_output is None else module.other_output + output
+        self._projected("cross", module.block, whole)
+        module.other_output = None
 
     def _projected(self, kind: str, block: int, output: torch.Tensor) -> None:
         """What enters the output projection, [1, heads, tokens, head_dim]."""
@@ -237,7 +241,7 @@ class Recorder:
 
     def _keep(self, name: str, block: int, value: torch.Tensor) -> None:
         if name.removesuffix("_error") in self.names or name in self.moments:
-            self._found.setdefault(name, {})[block] = value
+            self._found.setdefault(name, {})[block] = self._places.put(name, block, value)
 
 
 @dataclass
@@ -248,7 +252,7 @@ class _Module:
     block: int
     xformers: bool
     calls: int = 0
-    image_output: torch.Tensor | None = None
+    other_output: torch.Tensor | None = None
     stack: ExitStack = field(default_factory=ExitStack)
 
 

@@ -190,3 +190,22 @@ def test_cancelling_and_foreign_targets_leave_nothing(tmp_path):
     with pytest.raises(InputError, match="at least 2"):
         merge_runs(parts[:1], tmp_path / "merged")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_heads_that_a_pruned_model_lacks_stay_absent_however_moments_come_together():
+    described = {"self/query_square": Statistic(axes=("block", "head"), shape=(2, 2), unit="", description="")}
+    samples = [np.array([[1.0, np.nan], [2.0, 4.0]]), np.array([[3.0, np.nan], [np.nan, np.nan]])]
+
+    def means(values, stored=None):
+        found = MeanOfSamples(described, stored)
+        for each in values:
+            found.add({"self/query_square": each})
+        return found
+
+    resumed = means(samples[1:], means(samples[:1]).arrays())
+    merged = means(samples[:1])
+    merged.merge(MeanOfSamples(described, means(samples[1:]).arrays()))
+    for found in (means(samples), resumed, merged):
+        arrays = found.arrays()
+        np.testing.assert_array_equal(arrays["self/query_square/mean"], [[2.0, np.nan], [2.0, 4.0]])
+        assert arrays["self/query_square/n"].tolist() == [2, 1]
