@@ -16,6 +16,8 @@ from pare.geometry import Geometry
 
 SCHEMA = "pare-mask/1"
 PARTS = ("self_heads", "cross_heads", "neurons")
+# What the metadata groups under a name, where it is there.
+GROUPS = ("model", "settings", "run", "predicted", "neuron_passes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ def load(path: str | Path) -> Mask:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(str(path), got=error, expected="a safetensors file", fix="write it again") from error
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("model", {}), dict):
+    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(name, {}), dict) for name in GROUPS):
         raise InputError(str(path), got="other metadata", expected=f"that of {SCHEMA}", fix="write the mask again")
     schema = metadata.pop("schema", SCHEMA)
     if schema != SCHEMA or set(arrays) != set(PARTS):

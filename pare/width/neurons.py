@@ -184,7 +184,7 @@ class _Cosines:
 
     def _rows(self, places: np.ndarray) -> torch.Tensor:
         # Neighbours, as all candidates of the first pass are, need no copy.
-        if len(places) and places[-1] - places[0] == len(places) - 1:
+        if len(places) and (np.diff(places) == 1).all():
             return self._unit[places[0] : places[-1] + 1]
         return self._unit[torch.from_numpy(places).to(self._unit.device)]
 

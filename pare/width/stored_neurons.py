@@ -90,9 +90,11 @@ def _joined(chosen: list[NeuronChoice]) -> Neurons:
 
 
 def _device(device: str) -> torch.device:
-    # The float64 of an exact look is missing on Apple's GPUs.
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Apple's GPUs have no float64, which the exact look needs.
+    if device.startswith("mps"):
+        return torch.device("cpu")
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -66,7 +66,7 @@ def test_unreadable_files(tmp_path):
     save_file({"weight": np.ones(3)}, tmp_path / "weights")
     with pytest.raises(InputError, match="weight"):
         load(tmp_path / "weights")
-    for metadata in ("[]", '{"model": 3}', '{"schema": "pare-mask/2"}'):
+    for metadata in ("[]", '{"model": 3}', '{"settings": "paper"}', '{"schema": "pare-mask/2"}'):
         arrays = {part: np.ones((1, 2), bool) for part in ("self_heads", "cross_heads", "neurons")}
         save_file(arrays, tmp_path / "odd", metadata={"pare": metadata})
         with pytest.raises(InputError, match=r"other metadata|pare-mask/2"):

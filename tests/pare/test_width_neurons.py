@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pare.errors import InputError
@@ -17,10 +17,11 @@ def one_by_one(up: np.ndarray, down: np.ndarray, count: int, tau: float = 0.90) 
     neurons = range(len(up))
     score = [math.sqrt(sum(up[k] ** 2)) * math.sqrt(sum(down[:, k] ** 2)) for k in neurons]
     signature = [np.concatenate([up[k], down[:, k]]) for k in neurons]
+    length = [math.sqrt(sum(each**2)) for each in signature]
 
     def cosine(k: int, j: int) -> float:
-        size = math.sqrt(sum(signature[k] ** 2)) * math.sqrt(sum(signature[j] ** 2))
-        return sum(signature[k] * signature[j]) / size if size else 0.0
+        size = length[k] * length[j]
+        return float(signature[k] @ signature[j]) / size if size else 0.0
 
     queue, kept, passes = sorted(neurons, key=lambda k: (-score[k], k)), [], []
     while len(kept) < count:
@@ -46,7 +47,8 @@ def check(up: np.ndarray, down: np.ndarray, count: int, block: int, tau: float =
 
 
 @given(st.integers(0, 10**6), st.integers(2, 40), st.floats(0.1, 1), st.integers(1, 17), st.sampled_from([0.5, 0.9]))
-@settings(max_examples=60, deadline=None)
+@example(814117, 16, 0.6774, 11, 0.5)  # kept neurons out of order after relaxation
+@settings(max_examples=30, deadline=None)
 def test_the_choice_is_that_of_one_by_one(seed, ffn, share, block, tau):
     generator = np.random.default_rng(seed)
     # Few directions, repeated with a little noise, so that many pairs lie on both sides of every threshold.
@@ -57,7 +59,7 @@ def test_the_choice_is_that_of_one_by_one(seed, ffn, share, block, tau):
 
 
 @given(st.integers(0, 10**6), st.integers(2, 30), st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_ties_duplicates_and_empty_neurons(seed, ffn, block):
     """Small whole numbers: equal scores, equal signatures, exact thresholds and zeros abound."""
     rows = np.random.default_rng(seed).integers(-1, 2, (ffn, 4)).astype(float)
@@ -67,18 +69,18 @@ def test_ties_duplicates_and_empty_neurons(seed, ffn, block):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_a_wide_layer_in_its_own_precision(dtype):
     generator = torch.Generator().manual_seed(0)
-    up = torch.randn(600, 48, generator=generator)
-    down = torch.randn(48, 600, generator=generator)
-    for neuron in range(0, 600, 3):  # near copies, their cosine between 0.85 and 1
-        other = (neuron + 7) % 600
+    up = torch.randn(300, 48, generator=generator)
+    down = torch.randn(48, 300, generator=generator)
+    for neuron in range(0, 300, 3):  # near copies, their cosine between 0.85 and 1
+        other = (neuron + 7) % 300
         noise = 0.55 * torch.rand(1, generator=generator)
         up[other] = up[neuron] + noise * torch.randn(48, generator=generator)
         down[:, other] = down[:, neuron] + noise * torch.randn(48, generator=generator)
     up, down = up.to(dtype), down.to(dtype)
-    found = diverse(up, down, 560)
-    keep, passes = one_by_one(up.double().numpy(), down.double().numpy(), 560)
+    found = diverse(up, down, 280, block=64)
+    keep, passes = one_by_one(up.double().numpy(), down.double().numpy(), 280)
     assert found.keep.tolist() == keep and [tuple(each) for each in found.passes] == passes
-    assert len(passes) > 1 and passes[0][1] > 40
+    assert len(passes) > 1 and passes[0][1] > 20
 
 
 @pytest.mark.parametrize("shift, survivors", [(1e-9, [True, False, True]), (-1e-9, [True, True, False])])
