@@ -188,6 +188,23 @@ def slice_lora(
     return Call("slice_lora", arguments=given)
 
 
+@cli.command()
+@as_command
+@with_routing_flags
+def evaluate(
+    model: Model,
+    *,
+    out: Annotated[str, typer.Option("--out", help="The folder of videos and scores to write.", show_default=False)],
+    prompts: Annotated[str | None, typer.Option("--prompts", help="A text file, one prompt per line.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="How many of them; default: all.")] = None,
+    mask: Annotated[str | None, typer.Option("--mask", help="Run as if what this mask removes gave nothing.")] = None,
+    **settings: Any,
+) -> Call:
+    """Generate the videos of a file of prompts and score them: metrics and, on moving digits, the oracle."""
+    given = {"out": out, "prompts": prompts, "samples": samples, "mask": mask}
+    return Call("evaluate", arguments={"model": model, **given, **settings})
+
+
 @masks.command("make")
 @as_command
 @with_mask_flags
