@@ -94,7 +94,7 @@ def check_fits(result: dict[str, Any], *, memory: int | None, disk: int, max_dis
             "disk",
             got=f"a run of {gibi(written)}",
             expected=f"at most --max-disk {max_disk:g} GiB",
-            fix=f"--max-disk {written / 2**30 * 1.1:.0f}, fewer --samples, or --statistics basic",
+            fix=f"--max-disk {written / 2**30 * 1.1:.0f}, fewer --samples, or --statistics all,maps:8",
         )
     if written > disk:
         raise InputError(

@@ -17,6 +17,7 @@ MODULES = [
     "analysis.importance",
     "analysis.marks",
     "analysis.moments",
+    "analysis.places",
     "analysis.projection",
     "analysis.recording",
     "analysis.residual",
