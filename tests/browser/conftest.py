@@ -65,7 +65,7 @@ class Servers:
         self._urls[settings] = url
         return url
 
-    def start(self, argv: Sequence[str], port: int, env: Mapping[str, str] | None = None, seconds: float = 120) -> str:
+    def start(self, argv: Sequence[str], port: int, env: Mapping[str, str] | None = None, seconds: float = 240) -> str:
         """Run any command that serves Streamlit on `port`, and wait until it is healthy."""
         path = self._logs / f"server-{port}.log"
         with path.open("ab") as log:
