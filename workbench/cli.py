@@ -12,9 +12,10 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from workbench.call import BAD_INPUT, CANCELLED, DONE, Call, as_command
+from workbench.distill_settings import DistillSettings
 from workbench.mask_settings import changed, with_mask_flags
 from workbench.routing_settings import with_routing_flags
-from workbench.settings import with_run_flags
+from workbench.settings import with_flags, with_run_flags
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="demo, a diffusers folder, a hub id, or a preset's name.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run that capture wrote.")]
@@ -24,6 +25,12 @@ TauT = Annotated[float, typer.Option("--tau-t", help="A head is temporal below t
 Preset = Annotated[str | None, typer.Option("--preset", help="paper: what PARE did; other flags change it.")]
 Workspace = Annotated[str, typer.Option("--workspace", help="The folder of the app and its jobs.")]
 Job = Annotated[str, typer.Argument(metavar="ID", help="A job's id.")]
+Student = Annotated[str | None, typer.Option("--student", help="A folder of pare prune, or of the stage before.")]
+Samples = Annotated[str | None, typer.Option("--data", help="A folder of pare distill data.")]
+Trained = Annotated[str, typer.Option("--out", help="The folder of the student to write.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was cut off.")]
+Ratio = Annotated[float, typer.Option("--ratio", help="Of a --dry-run without a student: the share that is gone.")]
+Devices = Annotated[int | None, typer.Option("--processes", help="Of a --dry-run: devices, the models in shards.")]
 Pixels = Annotated[int | None, typer.Option(help="Pixels; default: the model's own size.")]
 Length = Annotated[int | None, typer.Option(help="Video frames; default: the model's own length.")]
 
@@ -47,7 +54,9 @@ masks = typer.Typer(
     cls=MakeByDefault, help="Make a mask from a run (`pare mask RUN --out MASK`), or look at one.", no_args_is_help=True
 )
 jobs = typer.Typer(help="Long commands in the background, shared with the app.", no_args_is_help=True)
+distillations = typer.Typer(help="Encode training data, and train a student in PARE's three stages.", no_args_is_help=True)
 cli.add_typer(masks, name="mask")
+cli.add_typer(distillations, name="distill")
 cli.add_typer(jobs, name="jobs")
 
 
@@ -272,6 +281,49 @@ def prune(
     how = {"run": run, "qk_norm": qk_norm, "compensate": compensate, "dtype": dtype, "components": components}
     given = {"max_shard": max_shard, "measure": measure, "dry_run": dry_run}
     return Call("prune", arguments={"model": model, "mask": mask, "out": out, **how, **given})
+
+
+@distillations.command("data")
+@as_command
+@with_run_flags
+def encode_data(
+    model: Model,
+    *,
+    out: Annotated[str, typer.Option("--out", help="The folder of samples to write.", show_default=False)],
+    videos: Annotated[str | None, typer.Option("--videos", help="A folder of videos and captions.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="At most so many; demo: clips to draw.")] = None,
+    **settings: Any,
+) -> Call:
+    """Encode videos and captions once, into latents and embeddings; the same words go on where it stopped."""
+    given = {"stage": "data", "model": model, "out": out, "videos": videos, "samples": samples}
+    return Call("distill", arguments={**given, **settings})
+
+
+def _train(stage: str, summary: str) -> None:
+    def train(
+        model: Model,
+        *,
+        out: Trained,
+        data: Samples = None,
+        student: Student = None,
+        run: Annotated[str | None, typer.Option("--run", help="A run, for the importance of blocks.")] = None,
+        ratio: Ratio = 0.3,
+        processes: Devices = None,
+        resume: Resume = False,
+        **settings: Any,
+    ) -> Call:
+        given = {"stage": stage, "model": model, "out": out, "data": data, "student": student, "run": run}
+        return Call(
+            "distill", arguments={**given, "ratio": ratio, "processes": processes, "resume": resume, **settings}
+        )
+
+    train.__doc__ = summary
+    distillations.command(stage)(as_command(with_flags(train, DistillSettings)))
+
+
+_train("width", "Stage I: a pruned student learns from the frozen teacher.")
+_train("joint", "Stage II: the student and its router learn together; without --student the teacher's own weights.")
+_train("steps", "Stage III: few sampler steps and no guidance, from trajectories and by consistency.")
 
 
 @jobs.command("list")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -33,8 +34,8 @@ MISSING_FIX = "make it with pare distill data MODEL --videos FOLDER --out DATA"
 class Batch:
     """Clean latents x0 [batch, channels, frames, height, width] with what conditions the model.
 
-    `text` [batch, tokens, dim]; for image-to-video `image` [batch, tokens, dim] and `condition`, the channels that follow
-    the noised latents.
+    `text` [batch, tokens, dim]; for image-to-video `image` [batch, images, tokens, dim] (a first, perhaps a last one) and
+    `condition`, the channels that follow the noised latents.
     """
 
     clean: torch.Tensor
@@ -52,7 +53,7 @@ class Batch:
         states = noised if self.condition is None else torch.cat([noised, self.condition], dim=1)
         given: dict[str, Any] = {"hidden_states": states, "timestep": 1000 * sigma, "encoder_hidden_states": self.text}
         if self.image is not None:
-            given["encoder_hidden_states_image"] = self.image
+            given["encoder_hidden_states_image"] = rearrange(self.image, "batch image token dim -> (batch image) token dim")
         return given | {"return_dict": False}
 
 
@@ -71,7 +72,7 @@ def write_samples(
 
     Args:
         encode: index -> `latents` [channels, frames, height, width], `text` [tokens, dim] and, where the model takes them,
-            `image` [tokens, dim] and `condition` [channels, frames, height, width].
+            `image` [images, tokens, dim] and `condition` [channels, frames, height, width].
         about: JSON; the model, the clip and the settings that the samples depend on.
         empty: the embedding [tokens, dim] of the text that guidance is against.
         process: which of several processes this is; each encodes its share of the shards.
@@ -130,8 +131,8 @@ class Shards:
 
     schema, flag, fix = SCHEMA, "--data", MISSING_FIX
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, held_out: int = 0):
+        self.folder, self.held_out = Path(folder), held_out
         try:
             self.about = json.loads((self.folder / INDEX).read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -149,6 +150,10 @@ class Shards:
                 got=f"{folder}, with {shards - len(missing)} of {shards} shards",
                 expected="all of them",
                 fix="the same command again, which goes on",
+            )
+        if not 0 <= held_out < len(self):
+            raise InputError(
+                "--held-out", got=held_out, expected=f"fewer than the {len(self)} samples there are", fix="--held-out 0"
             )
 
     def __len__(self) -> int:
@@ -199,8 +204,8 @@ class LatentData(Shards):
         return Batch(stacked["latents"], stacked["text"], stacked.get("image"), stacked.get("condition"))
 
     def at(self, position: int, size: int, seed: int) -> Batch:
-        """The batch at a position of the training: `sample_order` says of which samples."""
-        return self.batch(sample_order(len(self), position, size, seed))
+        """The batch at a position of the training: `sample_order` says of which samples; none of the last `held_out`."""
+        return self.batch(sample_order(len(self) - self.held_out, position, size, seed))
 
 
 def sample_order(samples: int, position: int, size: int, seed: int) -> list[int]:
@@ -254,7 +259,8 @@ def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 def _check_same(folder: Path, index: Mapping[str, Any]) -> None:
     path = folder / INDEX
     if not path.is_file():
-        if folder.exists() and any(folder.iterdir()):
+        # Another process may be about to begin the same.
+        if folder.exists() and any(each.name != "shards" and each.name[0] != "." for each in folder.iterdir()):
             raise InputError("--out", got=f"{folder}, not empty", expected="a new folder", fix="another folder")
         return
     try:
@@ -262,7 +268,9 @@ def _check_same(folder: Path, index: Mapping[str, Any]) -> None:
     except ValueError:
         there = {}
     wanted = json.loads(json.dumps(index))
-    if different := sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)):
+    wanted = json.loads(json.dumps(index))
+    names = (wanted.keys() | there.keys()) - {"versions"}
+    if different := sorted(name for name in names if wanted.get(name) != there.get(name)):
         raise InputError(
             "--out",
             got=f"{folder}, samples with another {', '.join(different)}",

@@ -1,0 +1,195 @@
+"""A stage of the training put together: models, data, loss, loop; used by `pare distill`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pare import models
+from pare.depth.budget import BudgetSchedule, shifted_timesteps
+from pare.depth.routing import RoutingConfig
+from pare.errors import InputError
+from pare.processes import Process
+from pare.progress import Progress
+from pare.training.data import LatentData
+from pare.training.few_steps import FewStepDistillation, FewStepSettings, Trajectories, write_trajectories
+from pare.training.loop import LoopSettings, train
+from pare.training.losses import LossWeights
+from pare.training.parallel import Parallel
+from pare.training.plan import Stage
+from pare.training.probe import probe_step
+from pare.training.stages import Distillation, StageSettings, frozen, make_router
+from pare.training.validation import held_out_errors
+from pare.transformer import PareWanTransformer3DModel
+from workbench.distill_settings import DistillSettings
+from workbench.plan import duration, gibi
+
+ROUTER = "router."
+
+
+def load_teacher(folder: str | Path, compute: torch.dtype) -> Any:
+    """The frozen transformer of a folder `transformer/`, in the precision of the forward."""
+    return frozen(PareWanTransformer3DModel.from_pretrained(folder, dtype=compute, use_safetensors=True))
+
+
+def load_student(folder: str | Path) -> tuple[Any, torch.dtype]:
+    """The transformer of a folder `transformer/` in float32, ready to train, and the precision it is stored in."""
+    model = PareWanTransformer3DModel.from_pretrained(folder, use_safetensors=True, dtype="auto")
+    stored = model.dtype
+    return model.to(torch.float32).train(), stored
+
+
+def add_router(student: Any, run: DistillSettings, importance: np.ndarray | None) -> list[str]:
+    """Give the student the router that stage II trains, unless it brings one; notes for people."""
+    blocks = len(student.blocks)
+    budget = choose_budget(run, blocks)
+    notes = []
+    if student.router is None:
+        if run.router == "static" and importance is None:
+            raise InputError(
+                "--router", got="static, without --run", expected="a run, whose block importance ranks", fix="--run RUN"
+            )
+        if importance is None:
+            notes.append("the router starts with all blocks alike, since no --run gives their importance")
+        content = "none" if run.router != "learned" else "image" if student.config.image_dim else "latent"
+        router = make_router(student, content=content, importance=importance, trains=run.router != "static")
+        student.attach_router(router, budget)
+    elif run.k_min is not None or run.k_max is not None:
+        student.attach_router(student.router, budget)
+    student.enable_routing(RoutingConfig(dense=True))
+    return notes
+
+
+def choose_budget(run: DistillSettings, blocks: int) -> BudgetSchedule:
+    """K(t) as asked, else the paper's in proportion; of a static ranking one K, the mean over the sampler's steps."""
+    paper = BudgetSchedule.paper(blocks)
+    k_min = paper.k_min if run.k_min is None else run.k_min
+    k_max = paper.k_max if run.k_max is None else run.k_max
+    budget = BudgetSchedule.linear(k_min, k_max)
+    budget.check(blocks)
+    if run.router == "static" and k_min != k_max:
+        assert run.steps is not None and run.shift is not None
+        return BudgetSchedule.constant(int(budget.mean_count(shifted_timesteps(run.steps, run.shift), blocks)))
+    return budget
+
+
+def stage_settings(stage: Stage, run: DistillSettings, image_to_video: bool, processes: int) -> StageSettings:
+    """What the loss of a stage is made with."""
+    paper = LossWeights.paper(image_to_video=image_to_video)
+    weights = {
+        name: getattr(paper, name) if (given := getattr(run, f"{name}_weight")) is None else given
+        for name in ("feature", "teacher", "data", "temporal")
+    }
+    common: dict[str, Any] = {"batch": run.batch, "shift": run.shift, "seed": run.seed}
+    if stage != "steps":
+        return StageSettings(
+            weights=LossWeights(**weights),
+            feature_blocks=run.feature_blocks,
+            no_text_share=run.no_text_share,
+            **common,
+        )
+    assert run.train_steps is not None and run.steps is not None and run.guidance is not None
+    regression = run.train_steps // 2 if run.regression_steps is None else run.regression_steps
+    return FewStepSettings(
+        steps=run.few_steps,
+        grid=run.steps,
+        guidance=max(1.0, run.guidance),
+        regression_batches=regression * run.accumulation * processes if run.trajectories else 0,
+        **common,
+    )
+
+
+def loop_settings(run: DistillSettings) -> LoopSettings:
+    """What the loop is made with."""
+    assert run.train_steps is not None and run.learning_rate is not None
+    return LoopSettings(
+        steps=run.train_steps,
+        learning_rate=run.learning_rate,
+        warmup=run.warmup,
+        weight_decay=run.weight_decay,
+        clip_norm=run.clip_norm,
+        ema=run.ema,
+        checkpoint_every=run.checkpoint_every,
+        log_every=run.log_every,
+        seed=run.seed,
+        schedule="cosine",
+        accumulation=run.accumulation,
+        divergence=run.divergence,
+    )
+
+
+def train_stage(
+    stage: Stage,
+    teacher: Any,
+    student: Any,
+    data: LatentData,
+    run: DistillSettings,
+    folder: Path,
+    *,
+    parallel: Parallel,
+    process: Process,
+    device: torch.device,
+    about: Mapping[str, Any],
+    validate: Callable[[Any, int], dict[str, Any]] | None = None,
+    progress: Progress,
+) -> tuple[Any, float]:
+    """Train the student of a stage in place; the student with its averaged weights, and the seconds of the probed batch."""
+    compute = models.check_dtype(run.dtype, device)
+    image_to_video = student.config.image_dim is not None
+    settings = stage_settings(stage, run, image_to_video, parallel.count)
+    if stage == "steps" and student.router is not None:
+        # The router stays unless asked; blocks are gated, so that all processes run the same ones.
+        student.router.requires_grad_(run.train_router)
+        student.enable_routing(RoutingConfig(dense=True))
+    if run.checkpointing:
+        student.enable_gradient_checkpointing()
+    teacher = parallel.place(teacher.to(device), compute=compute, trains=False)
+    model = parallel.place(student.to(device), compute=compute, trains=True)
+    whole = parallel.whole(model)
+    loss: Any
+    if isinstance(settings, FewStepSettings):
+        trajectories = None
+        if settings.regression_batches:
+            write_trajectories(
+                folder / "trajectories", teacher, data, settings, run.trajectories, about, device=device,
+                compute=compute, process=process if not parallel.sharded else Process(), progress=progress,
+            )  # fmt: skip
+            parallel.wait()
+            trajectories = Trajectories(folder / "trajectories")
+        loss = FewStepDistillation(teacher, whole, data, trajectories, settings, device=device, compute=compute)
+    else:
+        loss = Distillation(teacher, whole, data, settings, device=device, compute=compute)
+    assert run.train_steps is not None and run.learning_rate is not None
+    seconds, peak = probe_step(model, loss, parallel, device, run.seed)
+    memory = "" if peak is None else f", {gibi(peak)} of memory at its peak"
+    total = seconds * run.accumulation * run.train_steps
+    progress(0, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(total)}")
+    rate = run.router_rate / run.learning_rate
+    checks = [validate] if validate is not None else []
+    if data.held_out:
+        checks.insert(0, held_out_errors(teacher, data, device=device, compute=compute))
+    train(
+        model,
+        loss,
+        loop_settings(run),
+        folder,
+        rates=lambda name: rate if name.startswith(ROUTER) else 1.0,
+        validate=_together(checks) if checks else None,
+        validate_every=run.validate_every,
+        parallel=parallel,
+        tensorboard=True,
+        progress=progress,
+    )
+    return whole, seconds
+
+
+def _together(checks: list[Callable[[Any, int], dict[str, Any]]]) -> Callable[[Any, int], dict[str, Any]]:
+    def validate(student: Any, step: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for check in checks:
+            found |= check(student, step)
+        return found
+
+    return validate
