@@ -6,6 +6,7 @@ import sys
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.waiting import drawn
 from tests.sampled_run import make_sampled_run
 
 
@@ -23,15 +24,15 @@ def address(serve, tmp_path_factory, free_port) -> str:
     return serve.start([sys.executable, "-m", "workbench.server", str(port)], port, environment)
 
 
-def test_a_frame_of_the_video_is_marked_in_the_map_and_a_click_there_seeks(page: Page, address, idle):
+def test_a_frame_of_the_video_is_marked_in_the_map_and_a_click_there_seeks(page: Page, address):
     sent = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda payload: sent.append(payload)))
     page.goto(f"{address}/?vf=5&block=1&head=1")
-    idle(page)
+    drawn(page)
     frame_map, player = page.locator(".frame-map"), page.locator(".player")
     expect(page.locator(".player[data-shown='5']")).to_be_visible()
     expect(frame_map).to_have_attribute("data-frame", "3")
-    idle(page)
+    drawn(page)
     sent.clear()
     # While the cursor is held, the mark follows and nothing is sent.
     box = page.locator(".strip canvas").bounding_box()
@@ -42,7 +43,7 @@ def test_a_frame_of_the_video_is_marked_in_the_map_and_a_click_there_seeks(page:
     assert sent == []
     page.mouse.up()
     page.wait_for_url(re.compile(r"[?&]vf=16"))
-    idle(page)
+    drawn(page)
     cells = page.locator(".frame-map .cells")
     cells.focus()
     page.keyboard.press("ArrowDown")

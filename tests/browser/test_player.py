@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from pare.video import write_video
+from tests.browser.waiting import drawn
 from workbench.components.source import source
 
 HARNESS = Path(__file__).with_name("harness_player.py")
@@ -33,14 +34,14 @@ def videos(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture
-def open_player(page: Page, serve, idle):
+def open_player(page: Page, serve):
     """open_player(paths) shows them; .sent lists what the page has sent over its WebSocket since."""
     page.sent = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda payload: page.sent.append(payload)))
 
     def show(paths: list[str]) -> Page:
         page.goto(serve(HARNESS, {"PLAYER_VIDEOS": json.dumps(paths)}))
-        idle(page)
+        drawn(page)
         expect(page.locator(".player[data-shown='0']")).to_be_visible()
         page.sent.clear()
         return page

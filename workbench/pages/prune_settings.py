@@ -174,7 +174,7 @@ def show_prediction(planned: MaskPlan) -> None:
         f"| {name} | {words(before)} | **{words(after)}** | {after / before:.0%} |"
         for name, before, after, words in rows
     ]
-    st.markdown("\n".join(["| | dense | pruned | |", "|:--|--:|--:|--:|", *lines]))
+    st.markdown("\n".join(["| Size | dense | pruned | share |", "|:--|--:|--:|--:|", *lines]))
     if "clip" in guess:
         clip = guess["clip"]
         st.caption(
