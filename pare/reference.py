@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pare import student
 from pare.errors import InputError
 from pare.geometry import DEMO, PRESETS, Clip, Geometry, flow_shift, read_geometry, read_json
 
@@ -123,6 +122,9 @@ def cost_arguments(model: str | ModelRef) -> dict[str, Any]:
     reference = resolve(model) if isinstance(model, str) else model
     if reference.kind == "preset":
         return {}
+    # With it comes numpy, which the command line does not need to start.
+    from pare import student
+
     return student.cost_arguments(read_json(description_folder(reference) / "transformer" / "config.json"))
 
 
