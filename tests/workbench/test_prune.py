@@ -131,6 +131,15 @@ def test_a_dry_run_writes_nothing(tiny_folder, mask_file, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_of_a_preset_needs_no_weights(tmp_path):
+    """What the paper keeps: 28 of 40 heads and 9,600 of 13,824 neurons (method, width)."""
+    keep, neurons = np.arange(40) < np.full((40, 1), 28), np.arange(13824) < np.full((40, 1), 9600)
+    mask = masks.save(Mask(keep, keep, neurons), tmp_path / "mask.safetensors")
+    result = prune("wan2.1-t2v-14b", mask=mask, out=tmp_path / "student", qk_norm="none", dry_run=True)
+    assert round(result["parameters"] / 1e9, 2) == 10.04
+    assert round(result["flops"]["student"] / result["flops"]["dense"], 3) == 0.699
+
+
 def test_nothing_is_left_of_a_cancelled_prune(tiny_folder, mask_file, tmp_path):
     def stop(done, total, message):
         if done == 1:

@@ -55,12 +55,11 @@ def prune(
     known = reference.resolve(model)
     _check_choices(qk_norm, dtype, components, max_shard)
     _check_out(Path(out))
-    folder = reference.description_folder(known)
-    source, config = reference.weights_folder(known), read_json(folder / "transformer" / "config.json")
-    identity, chosen = reference.model_identity(known), masks.load(mask)
+    shapes_only = dry_run and known.kind == "preset"
+    chosen = masks.load(mask)
+    identity = {"model_id": known.name} if shapes_only else reference.model_identity(known)
     masks.check(chosen, reference.model_geometry(known), identity)
     moments, run_about = _moments(run, identity)
-    pipeline_class = reference.check_pipeline(read_json(folder / "model_index.json"))
 
     # Seconds of import, so only once the words are known to be good.
     import torch
@@ -74,7 +73,6 @@ def prune(
     if qk_norm == "fold" and moments is None:
         treated = "none"
         notes.append(surgery.NO_MOMENTS)
-    cut = surgery.plan_cut(config, chosen, moments, treated, compensate)
     about = _predicted(known, chosen, whole_query_key=treated == "exact") | {
         "model": identity,
         "mask": {
@@ -85,12 +83,17 @@ def prune(
             "shapes": {part: list(getattr(chosen, part).shape) for part in masks.PARTS},
         },
         "run": run_about,
-        "qk_norm": cut.qk_norm,
+        "qk_norm": treated,
         "compensate": compensate,
-        "pipeline_class": pipeline_class,
         "notes": notes,
         "versions": versions(),
     }
+    if shapes_only:
+        return about | {"dry_run": True}
+    folder, source = reference.description_folder(known), reference.weights_folder(known)
+    pipeline_class = reference.check_pipeline(read_json(folder / "model_index.json"))
+    config = read_json(folder / "transformer" / "config.json")
+    cut = surgery.plan_cut(config, chosen, moments, treated, compensate)
     if dry_run:
         return about | {"dry_run": True}
     components = components or ("none" if known.kind == "hub" else "copy")
@@ -111,6 +114,7 @@ def prune(
             progress=progress,
         )
         about |= {
+            "pipeline_class": pipeline_class,
             "parameters": report.parameters,
             "dense_parameters": report.dense_parameters,
             "weight_bytes": report.weight_bytes,
