@@ -24,6 +24,7 @@ MODULES = [
     "analysis.roles",
     "analysis.rows",
     "analysis.score_table",
+    "analysis.stored_magnitude",
     "analysis.summary",
     "analysis.thresholds",
     "analysis.token_means",
@@ -33,6 +34,7 @@ MODULES = [
     "pare.width.budget",
     "pare.width.heads",
     "pare.width.neuron_count",
+    "pare.width.neurons",
 ]
 
 
