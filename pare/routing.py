@@ -122,10 +122,11 @@ class RoutingMixin(Base):
                 fix="pipe.transformer = PareWanTransformer3DModel.from_stock(pipe.transformer) first, the rest after it",
             )
         model = cls.__new__(cls)
-        # What a module is made of; the containers are its own, so that adding a router does not touch the stock model.
-        containers = {"_modules", "_parameters", "_buffers"}
+        # What a module is made of, the very modules and parameters included; the dicts that hold them, and hooks, are the
+        # new model's own, so that a router or a hook on it does not touch the stock one.
         parts = {name: value for name, value in vars(transformer).items() if name != "_diffusers_hook"}
-        model.__dict__ = {name: value.copy() if name in containers else value for name, value in parts.items()}
+        owned = {name for name, value in parts.items() if isinstance(value, dict) and name != "_internal_dict"}
+        model.__dict__ = {name: value.copy() if name in owned else value for name, value in parts.items()}
         own = inspect.signature(cls.__init__).parameters
         new = {name: each.default for name, each in own.items() if name not in model.config and name != "self"}
         model.register_to_config(**new)

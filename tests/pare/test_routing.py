@@ -14,6 +14,7 @@ from pare.depth.learned import LearnedRouter
 from pare.depth.routers import ImportanceRouter, RandomRouter, StaticRouter
 from pare.depth.routing import RoutingConfig
 from pare.errors import InputError
+from pare.models import load_pipeline
 from pare.transformer import PareWanTransformer3DModel
 from tests.tiny import PROMPT, tiny_image_pipeline, tiny_pipeline, tiny_transformer
 
@@ -288,6 +289,15 @@ def test_stock_and_routed_share_their_weights_and_nothing_else():
     assert not torch.equal(routed(**inputs()).sample, stock(**inputs()).sample)
     assert not hasattr(stock, "router") and "routing" not in stock.config
     assert PareWanTransformer3DModel.from_stock(routed) is routed
+    routed.register_forward_hook(lambda module, args, output: None)
+    assert not stock._forward_hooks
+
+
+def test_a_loaded_pipeline_can_be_routed_and_is_the_stock_one_until_then(tiny_folder):
+    loaded, stock = load_pipeline(str(tiny_folder)), WanPipeline.from_pretrained(tiny_folder)
+    stock.set_progress_bar_config(disable=True)
+    assert isinstance(loaded.transformer, PareWanTransformer3DModel)
+    assert torch.equal(generate(loaded), generate(stock))
 
 
 def test_a_transformer_with_hooks_of_its_own_is_not_taken_over():
