@@ -335,6 +335,12 @@ def test_what_a_command_prints_does_not_reach_json(tiny_folder, tmp_path, monkey
 
 CALLS = [
     (["info", "M", "--height", "32"], "info", "info", {"model": "M", "height": 32}),
+    (["info", "M", "--mask", "F", "--gib", "16"], "info", "info", {"model": "M", "mask": "F", "gib": 16}),
+    (["compare", "A", "B", "--oracle", "--csv", "C"], "compare", "compare",
+     {"a": "A", "b": "B", "oracle": True, "csv": "C"}),
+    (["evaluate", "M", "--out", "O", "--samples", "3", "--steps", "4"], "evaluate", "evaluate",
+     {"model": "M", "out": "O", "samples": 3, "steps": 4}),
+    (["slice-lora", "L", "--mask", "F", "--out", "O"], "slice_lora", "slice_lora", {"lora": "L", "mask": "F", "out": "O"}),
     (["doctor"], "doctor", "doctor", {}),
     (["generate", "M", "--prompt", "P", "--out", "O", "--seed", "1"], "generate", "generate",
      {"model": "M", "prompt": "P", "out": "O", "seed": 1}),
