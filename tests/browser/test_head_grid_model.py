@@ -5,6 +5,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from analysis.roles import classify, flips, role_counts
+from workbench.components.head_grid.cells import FLIPPED
 from workbench.components.head_grid.value import MIN_GAP
 from workbench.components.source import source
 
@@ -141,3 +142,11 @@ def test_depth_in_a_role_runs_from_its_threshold_to_its_far_end(model):
             ([ratio, role]) => model.depthInRole(ratio, role, [0.7, 0.3]))"""
     )
     assert got == pytest.approx([0, 0.5, 1, 0, 1, 0, 0, 0.5, 1])
+
+
+def test_a_head_says_what_becomes_of_it_and_whether_protection_decided(model):
+    words = "model.describeCell(3, 7, 0.1, model.TEMPORAL, flags, removed)"
+    for flags, removed, expected in ((0, 0, ""), (0, 1, " · removed"), (FLIPPED, 0, " · removed without α"),
+                                     (FLIPPED, 1, " · removed · kept without α")):  # fmt: skip
+        assert model(words, flags=flags, removed=removed) == f"block 3, head 7 · ratio 0.10 · temporal{expected}"
+    assert model("model.FLAG_FLIPPED") == FLIPPED

@@ -1,5 +1,6 @@
 """The Prune page in every state: what it says is what `pare mask` makes, and its jobs are those of the settings."""
 
+import doctest
 import re
 import shlex
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from workbench.jobs.folder import JobFolder
 from workbench.jobs.process import Identity
 from workbench.mask_plan import plan
 from workbench.mask_settings import MaskSettings
+from workbench.pages import prune_plan, prune_settings
 from workbench.pages.prune_plan import mask_arguments, planned
 from workbench.pages.prune_settings import sized_by
 from workbench.pages.text import command_line
@@ -55,6 +57,12 @@ def at(tmp_path, monkeypatch, captures):
         return test.run()
 
     return run
+
+
+@pytest.mark.parametrize("module", [prune_plan, prune_settings])
+def test_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 def words(test: AppTest) -> str:

@@ -15,7 +15,7 @@ from workbench.plan import gibi, tera
 from workbench.state import ALPHA_RANGE, RATIO_RANGE, SCORERS, Selection
 
 SIZES = {"ratio": "Ratio p", "parameters": "Parameters", "flops": "FLOPs", "gib": "GiB"}
-SCORER_WORDS = {"pare": "importance (Eq. 3)", "projected_energy": "projected energy", "random": "random"}
+SCORER_WORDS = {"pare": "PARE (Eq. 3)", "projected_energy": "projected energy", "random": "random"}
 ALLOCATION_WORDS = {"uniform": "alike per block", "global": "over all blocks", "global-l2": "over all, scaled"}
 NEURON_WORDS = {
     "pare": "PARE (Eq. 6, 7)",

@@ -13,7 +13,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
 from workbench.mask_plan import MaskPlan
 from workbench.pages import prune_work as work
-from workbench.pages.generate_panel import MOST_STEPS, PROMPT, usual_steps
+from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS, usual_steps
 from workbench.pages.head_card import PLOT
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.prune_plan import mask_arguments
@@ -50,7 +50,8 @@ def _preview(run: Run, places: Places, mask: Path | None) -> work.Preview:
     last = None if mask is None else work.last_preview(places, run, mask)
     if last is None:
         prompt = next((one.prompt for one in run.manifest.samples if one.prompt), PROMPT)
-        last = work.Preview(prompt, 0, usual_steps(run.model_id))
+        # A model that is not here would be asked for on the hub.
+        last = work.Preview(prompt, 0, USUAL_STEPS if work.local_model(run) else usual_steps(run.model_id))
     return work.Preview(
         prompt=form["prompt"] or last.prompt,
         seed=last.seed if form["seed"] is None else form["seed"],
