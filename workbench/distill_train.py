@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 
 from pare import models
 from pare.depth.budget import BudgetSchedule, shifted_timesteps
@@ -36,9 +37,18 @@ def load_teacher(folder: str | Path, compute: torch.dtype) -> Any:
 
 def load_student(folder: str | Path) -> tuple[Any, torch.dtype]:
     """The transformer of a folder `transformer/` in float32, ready to train, and the precision it is stored in."""
-    model = PareWanTransformer3DModel.from_pretrained(folder, use_safetensors=True, dtype="auto")
-    stored = model.dtype
-    return model.to(torch.float32).train(), stored
+    model = PareWanTransformer3DModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+    return model.train(), stored_dtype(Path(folder))
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The precision of the matrices in a folder of safetensors, from a header."""
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    with safe_open(min(folder.glob("*.safetensors")), framework="pt") as file:
+        matrices = [name for name in file.keys() if name.endswith(".weight")]  # noqa: SIM118 (not a dict)
+        found = {file.get_slice(name).get_dtype() for name in matrices}
+    # What is kept in float32 lies beside the rest.
+    return names[next(iter(found - {"F32"}), "F32")]
 
 
 def add_router(student: Any, run: DistillSettings, importance: np.ndarray | None) -> list[str]:
@@ -165,7 +175,9 @@ def train_stage(
     seconds, peak = probe_step(model, loss, parallel, device, run.seed)
     memory = "" if peak is None else f", {gibi(peak)} of memory at its peak"
     total = seconds * run.accumulation * run.train_steps
-    progress(0, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(total)}")
+    progress(
+        0, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(total)}"
+    )
     rate = run.router_rate / run.learning_rate
     checks = [validate] if validate is not None else []
     if data.held_out:

@@ -53,7 +53,9 @@ class Batch:
         states = noised if self.condition is None else torch.cat([noised, self.condition], dim=1)
         given: dict[str, Any] = {"hidden_states": states, "timestep": 1000 * sigma, "encoder_hidden_states": self.text}
         if self.image is not None:
-            given["encoder_hidden_states_image"] = rearrange(self.image, "batch image token dim -> (batch image) token dim")
+            given["encoder_hidden_states_image"] = rearrange(
+                self.image, "batch image token dim -> (batch image) token dim"
+            )
         return given | {"return_dict": False}
 
 
@@ -178,7 +180,12 @@ class LatentData(Shards):
     """
 
     def __len__(self) -> int:
-        return len(self.about["captions"])
+        return len(self.captions)
+
+    @property
+    def captions(self) -> list[str]:
+        """What is said of every sample."""
+        return self.about["captions"]
 
     @cached_property
     def empty(self) -> torch.Tensor:

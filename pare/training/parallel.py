@@ -50,7 +50,8 @@ class Parallel:
         `compute` is the precision of the forward; what trains is kept in float32 beside it.
         """
         if trains:
-            model = model.to(torch.float32)
+            # Not the model's own method, which warns of every change of precision.
+            nn.Module.to(model, torch.float32)
         if self.accelerator is None:
             return model
         if self.sharded:
@@ -58,9 +59,7 @@ class Parallel:
             from torch.distributed.fsdp import MixedPrecisionPolicy
 
             # Inputs are not cast: t = 937.5 in bfloat16 is 936.
-            policy = MixedPrecisionPolicy(
-                param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False
-            )
+            policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
             return fsdp2_prepare_model(self.accelerator, model)
         model = model.to(self.accelerator.device)
