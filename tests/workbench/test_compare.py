@@ -1,6 +1,5 @@
 """`pare compare`: what is paired, what is measured, and what the numbers are on drawn videos."""
 
-import doctest
 import json
 
 import numpy as np
@@ -8,7 +7,6 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-import workbench.commands.compare as command
 from analysis.metrics.video import METRICS
 from pare.errors import InputError
 from pare.geometry import DEMO
@@ -18,10 +16,6 @@ from workbench.commands.compare import compare, render
 from workbench.demo.moving_digits import draw_clip
 from workbench.demo.settings import DATA
 from workbench.pairs import find_videos, pair_videos
-
-
-def test_doctests():
-    assert doctest.testmod(command).failed == 0
 
 
 def drawn(speed, seed, frames=4, size=32, brightness=1.0):
