@@ -232,8 +232,9 @@ def main(
             raise InputError("--model", got="with --preset or --blocks", expected="one of them", fix="drop the others")
         if costs is not None and len(chosen) != 1:
             raise InputError("--costs", got="several shapes", expected="one model", fix="--model demo")
+        wanted = [counts(case.geometry.blocks, ks) for case in chosen]
         if dry_run:
-            print("\n".join(planned(case, counts(case.geometry.blocks, ks)) for case in chosen))
+            print("\n".join(planned(case, each) for case, each in zip(chosen, wanted, strict=True)))
             return
         import torch
 
@@ -248,17 +249,17 @@ def main(
         machine = hardware.describe(where, torch.get_num_threads())
         print(hardware.line(machine), flush=True)
         results = []
-        for case in chosen:
+        for case, each in zip(chosen, wanted, strict=True):
             pipe = None if model is None else load_pipeline(model, device=device, dtype=dtype)
             transformer = PareWanTransformer3DModel.from_stock(
                 build(case.geometry, where, precision) if pipe is None else pipe.transformer
             )
             ways = Ways(transformer, case.geometry, case.clip, where, precision)
-            found = measure(ways, counts(case.geometry.blocks, ks), batch, repeats)
+            found = measure(ways, each, batch, repeats)
             if pipe is not None and not case.geometry.image_to_video:
                 found["costs"]["video"] = once_per_video(ways, pipe, {})
             about = described(case, where, precision)
-            print(f"\n{planned(case, counts(case.geometry.blocks, ks))}\n\n{table(found)}", flush=True)
+            print(f"\n{planned(case, each)}\n\n{table(found)}", flush=True)
             results.append(about | found)
             if costs is not None:
                 CostTable(**found["costs"], about=about | {"hardware": machine}).save(costs)
