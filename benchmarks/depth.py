@@ -155,7 +155,8 @@ def measure(ways: Ways, ks: list[int], batch: int, repeats: int) -> dict[str, An
             row[clock] = dataclasses.asdict(turns.over(own, base, clock))
         rows.append(row)
     for row, k in zip(rows[1:], ks, strict=False):
-        row["share"], row["off_by"] = k / g.blocks, row["passed"]["median"] / (k / g.blocks) - 1
+        row["share"] = k / g.blocks
+        row["off_by"] = {clock: row[clock]["median"] / row["share"] - 1 for clock in ("passed", "processor")}
     # Two branches of guidance run a step, and one decision is made for both.
     rows[1 + len(ks)]["share_of_step"] = rows[1 + len(ks)]["passed"]["median"] / 2
     return {"rows": rows, "costs": costs_of(rows, ks, g.blocks)}
@@ -198,7 +199,10 @@ def table(found: dict[str, Any]) -> str:
         over = [
             f"{row[c]['median']:.3f} [{row[c]['lower']:.3f}, {row[c]['upper']:.3f}]" for c in ("passed", "processor")
         ]
-        last = f"{row['share']:.3f}, off by {row['off_by']:+.1%}" if "share" in row else ""
+        last = ""
+        if "share" in row:
+            off = row["off_by"]
+            last = f"{row['share']:.3f}, off by {off['passed']:+.1%}, in processor time {off['processor']:+.1%}"
         if "share_of_step" in row:
             last = f"{row['share_of_step']:.2%} of a step of two dense forwards"
         if row["way"].startswith("batch"):
