@@ -20,7 +20,7 @@ app: setup
 	$(BIN)/python -m workbench app --port $(PORT)
 
 test: setup lint
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+# A document is many commands.
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KINDS = {"", "slow", "gpu", "app", "make"}
