@@ -76,9 +76,14 @@ export class Videos {
     if (!video.videoWidth || video.readyState < 2) return;
     // A picture that knows its own time: a callback may come a frame before or after what is drawn in it.
     const now = window.VideoFrame ? new VideoFrame(video) : null;
-    const frame = now ? frameOfStamp(now.timestamp / 1e6, one.fps, this.frames) : stamped;
-    const before = held.findIndex((each) => each.frame === frame);
-    const place = before >= 0 ? held.splice(before, 1)[0].picture : held.length >= HELD ? held.shift().picture : document.createElement("canvas");
+    const own = now ? frameOfStamp(now.timestamp / 1e6, one.fps, this.frames) : 0;
+    // Not every browser fills that time in, so it is believed once it was seen to run with the video.
+    one.knowsTime ||= own > 0 && Math.abs(own - stamped) <= 1;
+    const frame = one.knowsTime ? own : stamped;
+    let reused = held.findIndex((each) => each.frame === frame);
+    // The oldest picture makes room, but never the one that is on the screen.
+    if (reused < 0 && held.length >= HELD) reused = held.findIndex(({ picture }) => !this.presented?.includes(picture));
+    const place = reused >= 0 ? held.splice(reused, 1)[0].picture : document.createElement("canvas");
     if (place.width !== video.videoWidth || place.height !== video.videoHeight) {
       place.width = video.videoWidth;
       place.height = video.videoHeight;
@@ -94,7 +99,8 @@ export class Videos {
     // At rest only the wanted frame is shown, not one that a decoder passes on its way.
     const frame = this.playing ? commonFrame(held) : held.every((list) => list.includes(this.target)) ? this.target : null;
     if (frame === null) return;
-    this.onFrame(frame, this.all.map((one) => one.held.find((each) => each.frame === frame).picture));
+    this.presented = this.all.map((one) => one.held.find((each) => each.frame === frame).picture);
+    this.onFrame(frame, this.presented);
     // The other videos have ended, and this one only has frames that nobody compares.
     if (this.playing && frame === this.frames - 1 && this.all.some((one) => one.video.duration * one.fps > this.frames + 0.5)) this.finish();
   }
