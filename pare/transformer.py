@@ -152,12 +152,11 @@ class PareWanTransformer3DModel(RoutingMixin, CheckedLoraMixin, WanTransformer3D
                 fix="prune the base model again",
             )
         widths = student.widths(self.config)
-        indices: Mapping[str, Any] = self.config
-        if qk_norm_mode == "exact":
-            # Without indices the kept heads cannot be found behind the full norm.
+        exact = qk_norm_mode == "exact"
+        if exact or any(entries is not None for entries in (kept_self_heads, kept_cross_heads, kept_neurons)):
+            # Checks them too; without indices the kept heads could not be found behind a full norm.
             student.kept(self.config)
-        else:
-            indices = {}
+        indices: Mapping[str, Any] = self.config if exact else {}
         dim = num_attention_heads * attention_head_dim
         self.blocks.extend(
             PareWanTransformerBlock(

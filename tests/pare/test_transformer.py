@@ -95,6 +95,7 @@ def test_blocks_have_their_own_widths():
         ({"self_heads": [2, 3]}, "self_heads"),
         ({"kept_self_heads": None}, "kept_self_heads"),
         ({"kept_cross_heads": [[0], [1], [2]]}, "kept_cross_heads"),
+        ({"kept_cross_heads": [[0], [1], [2]], "qk_norm_mode": "none"}, "kept_cross_heads"),
     ],
 )
 def test_configs_that_contradict_themselves_are_refused(change, message):
