@@ -30,8 +30,10 @@ class DistillSettings(RunSettings):
     temporal_weight: float | None = Field(None, ge=0, description="w_τ of L_temp; default: 8, image-to-video 4.")
     feature_blocks: int = Field(4, gt=0, description="Random blocks whose features are compared in a step.")
     router: Literal["learned", "timestep", "static"] = Field(
-        "learned", description="learned from timestep and content, from the timestep alone, or a static ranking (--run)."
+        "learned",
+        description="learned from timestep and content, from the timestep alone, or a static ranking (--run).",
     )
+    router_hidden: int | None = Field(None, gt=0, description="Width of the router; default: 512, in small models 64.")
     k_min: float | None = Field(None, description="Blocks that run at t = 0; default: 20 of 40 in proportion.")
     k_max: float | None = Field(None, description="Blocks that run at t = 1000; default: 35 of 40 in proportion.")
     few_steps: int = Field(4, gt=0, description="Sampler steps that the student of steps needs.")

@@ -1,8 +1,8 @@
 """Training samples on disk: clean latents and embeddings in safetensors shards, read in an order that only the seed decides.
 
 A folder holds `data.json` (schema `pare-latents/1`: the samples, their captions, the clip, the model that encoded them) and
-`shards/00000.safetensors` …, each with the tensors `<sample>/latents`, `<sample>/text` and, for image-to-video, `<sample>/image` and
-`<sample>/condition`. A shard appears whole, so that an interrupted encoding goes on where it was.
+`shards/00000.safetensors` …, each with the tensors `<sample>/latents`, `<sample>/text` and, for image-to-video, `<sample>/image`
+and `<sample>/condition`. A shard appears whole, so that an interrupted encoding goes on where it was.
 """
 
 import json

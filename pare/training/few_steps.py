@@ -36,7 +36,7 @@ class FewStepSettings(StageSettings):
 
     steps: int = 4
     grid: int = 50
-    guidance: float = 5.0
+    guidance: int | float = 5.0
     regression_batches: int = 0
 
     @property
@@ -72,7 +72,7 @@ def clean_estimate(
 
 
 def guided_velocity(
-    teacher: Any, batch: Batch, empty: torch.Tensor, states: torch.Tensor, sigma: torch.Tensor, guidance: float,
+    teacher: Any, batch: Batch, empty: torch.Tensor, states: torch.Tensor, sigma: torch.Tensor, guidance: int | float,
     compute: torch.dtype,
 ) -> torch.Tensor:  # fmt: skip
     """v_uncond + g·(v_cond − v_uncond) of the frozen teacher; one forward where g is 1."""

@@ -60,7 +60,10 @@ class Parallel:
 
             # Inputs are not cast: t = 937.5 in bfloat16 is 936.
             policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
-            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.mixed_precision_policy = policy
+            # A shard is a block, whatever class it has.
+            plugin.transformer_cls_names_to_wrap = [type(model.blocks[0]).__name__]
             return fsdp2_prepare_model(self.accelerator, model)
         model = model.to(self.accelerator.device)
         return self.accelerator.prepare_model(model) if trains else model

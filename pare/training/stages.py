@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from pare.depth.learned import LearnedRouter
+from pare.depth.learned import HIDDEN, LearnedRouter
 from pare.training.data import Batch, LatentData
 from pare.training.features import block_outputs
 from pare.training.losses import LossWeights, feature_loss, temporal_loss, velocity_loss
 from pare.training.parallel import Parallel, computing
 from pare.training.sampling import FEATURE_BLOCKS, choose_feature_blocks, noised, shifted_sigma
+
+# At 512 the router would be a sixth of the demo model.
+SMALL_HIDDEN = 64
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,9 @@ class Distillation:
             ran = ran_blocks(self.student, len(this.sigma))
             chosen = []
             if weights.feature:
-                chosen = choose_feature_blocks(np.flatnonzero(ran.any(axis=0)).tolist(), generator, self.settings.feature_blocks)
+                chosen = choose_feature_blocks(
+                    np.flatnonzero(ran.any(axis=0)).tolist(), generator, self.settings.feature_blocks
+                )
             with block_outputs(self.teacher, chosen) as theirs:
                 target = teacher_velocity(self.teacher, inputs, self.compute)
             if weights.feature:
@@ -150,16 +155,26 @@ def frozen(model: Any) -> Any:
 
 
 def make_router(
-    student: Any, *, content: str, importance: np.ndarray | None = None, trains: bool = True
+    student: Any,
+    *,
+    content: str,
+    importance: np.ndarray | None = None,
+    trains: bool = True,
+    hidden: int | None = None,
 ) -> LearnedRouter:
     """A router for a student: three layers, last one zero, its bias the standardised importance of the teacher's blocks.
 
     Args: `content`: latent, image or none (timestep only); `importance` [blocks]; `trains` False: a ranking that stays, which
-    is block pruning by importance. A router without importance begins with all blocks alike.
+    is block pruning by importance; `hidden`: width of the layers, 512, in models narrower than 1,024 by default 64. A router
+    without importance begins with all blocks alike.
     """
     config = student.config
     width = config.image_dim if content == "image" else 1280
-    router = LearnedRouter(len(student.blocks), content=content, channels=config.out_channels, content_width=width)
+    if hidden is None:
+        hidden = HIDDEN if config.num_attention_heads * config.attention_head_dim >= 1024 else SMALL_HIDDEN
+    router = LearnedRouter(
+        len(student.blocks), content=content, channels=config.out_channels, content_width=width, hidden=hidden
+    )
     if importance is not None:
         router.set_importance(torch.from_numpy(np.asarray(importance, float)))
     return router.requires_grad_(trains)
