@@ -157,8 +157,8 @@ def train_stage(
         student.enable_routing(RoutingConfig(dense=True))
     if run.checkpointing:
         student.enable_gradient_checkpointing()
-    teacher = parallel.place(teacher.to(device), compute=compute, trains=False)
-    model = parallel.place(student.to(device), compute=compute, trains=True)
+    teacher = parallel.place(teacher, compute=compute, trains=False, device=device)
+    model = parallel.place(student, compute=compute, trains=True, device=device)
     whole = parallel.whole(model)
     loss: Any
     if isinstance(settings, FewStepSettings):

@@ -117,7 +117,7 @@ def write_shards(
         if number % process.count != process.rank or path.exists():
             done += len(members)
             continue
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for sample in members:
             tensors |= {f"{sample:06d}/{name}": tensor for name, tensor in make(sample).items()}
             done += 1

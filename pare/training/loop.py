@@ -6,7 +6,6 @@ numbers, and a run that was killed and resumed ends with the weights of one that
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from pare.errors import Cancelled, InputError
@@ -134,7 +134,9 @@ def train(
                 for name, part in {"loss": value, **parts}.items():
                     sums[name] = sums.get(name, 0) + part.detach() / settings.accumulation
             norm = group_of.full(nn.utils.clip_grad_norm_(named.values(), settings.clip_norm))
-            means = dict(zip(sums, group_of.mean(torch.stack([each.float() for each in sums.values()])).tolist(), strict=True))
+            means = dict(
+                zip(sums, group_of.mean(torch.stack([each.float() for each in sums.values()])).tolist(), strict=True)
+            )
             watch = _watched(watch, means["loss"], norm.item(), step, settings)
             for optimiser in training:
                 optimiser.step()
@@ -173,18 +175,23 @@ class averaged:
         self.model, self.average = model, average
 
     def __enter__(self) -> nn.Module:
-        self.kept = {name: p.detach().clone() for name, p in self.model.named_parameters() if name in self.average}
+        named = dict(self.model.named_parameters())
+        self.named = {name: named[name] for name in self.average}
+        self.kept = {name: parameter.detach().clone() for name, parameter in self.named.items()}
         self._copy(self.average)
         return self.model
 
     def __exit__(self, *_: object) -> None:
+        # A forward without a backward pass leaves gathered weights behind, which would be used once more.
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
         self._copy(self.kept)
 
     @torch.no_grad()
     def _copy(self, tensors: dict[str, torch.Tensor]) -> None:
-        for name, parameter in self.model.named_parameters():
-            if name in tensors:
-                _local(parameter).copy_(_local(tensors[name]))
+        for name, parameter in self.named.items():
+            _local(parameter).copy_(_local(tensors[name]))
 
 
 def read_log(folder: Path) -> Iterator[dict[str, Any]]:

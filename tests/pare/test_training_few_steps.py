@@ -1,5 +1,7 @@
 """Stage III: trajectories, regression and consistency against transcriptions; what four steps of a pipeline then do."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_a_trajectory_is_guided_euler_on_the_samplers_grid(data, master, stored)
     assert SETTINGS.sigmas == sigmas
     states = stored.tensors(3)["states"].float()
     x = states[:1]
-    for now, then in zip(sigmas, sigmas[1:], strict=False):
+    for now, then in pairwise(sigmas):
         with_text, without = (
             velocity(master, data, 3, x, now, text) for text in (None, data.empty[None])
         )  # fmt: skip

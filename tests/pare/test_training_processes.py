@@ -1,6 +1,7 @@
 """Trainings that are killed, and trainings of several processes: the same weights as alone and uninterrupted."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pare.training.loop import Diverged, read_log, train
 from pare.training.parallel import Parallel
 from pare.training.stages import Distillation, StageSettings, frozen, make_router
 from pare.training.state import load_state
+from pare.training.validation import held_out_errors
 from tests.children import die, in_children, processes
 from tests.students import student, teacher
 from tests.training import CPU, loop, samples
@@ -53,7 +55,13 @@ def joint(data, folder, settings, parallel=None, progress=lambda done, total, me
     model = parallel.place(learner, compute=torch.float32, trains=True)
     loss = Distillation(master, parallel.whole(model), LatentData(data), StageSettings(), device=CPU)
     rates = lambda name: 10.0 if name.startswith("router.") else 1.0  # noqa: E731
-    train(model, loss, settings, folder, rates=rates, parallel=parallel, progress=progress)
+    # A validation that runs the model between two steps must leave no trace.
+    held_out = LatentData(data, held_out=1)
+    check = held_out_errors(master, held_out, device=CPU, compute=torch.float32, sigmas=(0.5,))
+    train(
+        model, loss, settings, folder, rates=rates, parallel=parallel, progress=progress,
+        validate=check if parallel.sharded else None, validate_every=2,
+    )  # fmt: skip
     return parallel.whole(model)
 
 
@@ -162,7 +170,7 @@ def test_a_cosine_falls_after_the_warm_up():
     settings = loop(steps=12, warmup=2)
     found = [rate_factor(step, settings) for step in range(12)]
     assert found[:3] == [0.5, 1.0, 1.0] and found[7] == pytest.approx(0.5)
-    assert all(later < earlier for earlier, later in zip(found[2:], found[3:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(found[2:]))
 
 
 def test_tensorboard_has_the_curves(data, tmp_path):
