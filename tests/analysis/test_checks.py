@@ -1,12 +1,13 @@
 """The checks of `pare doctor`: they pass on a capture that is right, and each fails on one that is wrong in its way."""
 
-import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from analysis import checks
 from analysis.attention import intra_slice_ratio
 from analysis.brute_force import brute_force_ratio, queries_and_keys
 from analysis.capture import capture
@@ -156,17 +157,32 @@ def test_a_ratio_that_is_missing_is_not_within_the_tolerance(transformer, inputs
     assert not check_ratio(transformer, inputs, 4, nothing).ok
 
 
-def test_overhead_is_a_median_of_turns_and_limited_from_8000_tokens_on(transformer, inputs):
-    def slow(module, args, output):
-        time.sleep(0.3)
+def test_overhead_is_a_median_of_turns_and_limited_from_8000_tokens_on(transformer, inputs, monkeypatch):
+    """By a clock of its own: a forward takes one second, and what a hook adds."""
+    now = 0.0
 
-    few = check_overhead(transformer, inputs, seconds=0.0, measure=with_hook(slow))
-    assert few.ok and few.numbers["n"] == 3 and few.numbers["ratios_percent"] > 100
+    def look() -> float:
+        nonlocal now
+        now += 1
+        return now
+
+    def takes(seconds):
+        def hook(module, args, output):
+            nonlocal now
+            now += seconds
+
+        return with_hook(hook)
+
+    monkeypatch.setattr(checks, "time", SimpleNamespace(perf_counter=look))
+    few = check_overhead(transformer, inputs, seconds=0.0, measure=takes(2.0))
+    assert few.ok and few.numbers["n"] == 3 and few.numbers["tokens"] == 64 < FROM_TOKENS == 8000
+    assert few.numbers["seconds"] == 1 and few.numbers["ratios_percent"] == few.numbers["everything_percent"] == 200
     assert few.numbers["limit_percent"] is None and "no limit" in few.text
-    many = random_inputs(transformer, geometry_of(transformer), (20, 40, 40))
-    found = check_overhead(transformer, many, seconds=0.0, measure=with_hook(slow))
-    assert found.numbers["tokens"] == 8000 == FROM_TOKENS
-    assert not found.ok and found.numbers["ratios_percent"] > 5 and "limit for ratios 5%" in found.text
+    monkeypatch.setattr(checks, "FROM_TOKENS", 64)
+    dear = check_overhead(transformer, inputs, seconds=20.0, measure=takes(0.06))
+    assert not dear.ok and dear.numbers["n"] == 6 and dear.numbers["ratios_percent"] == pytest.approx(6)
+    assert "limit for ratios 5%" in dear.text
+    assert check_overhead(transformer, inputs, seconds=0.0, measure=takes(0.04)).ok
 
 
 def test_brute_force_is_the_definition_and_sees_what_attention_sees(transformer, inputs):
