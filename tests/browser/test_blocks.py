@@ -100,6 +100,8 @@ def test_blocks_lead_to_heads_and_back_with_one_selection(blocks, run, idle):
     expect(blocks.locator(".head-grid .readout")).to_have_text(
         re.compile(rf"block {block}, head {head} · ratio 0\.1\d · temporal · uniform")
     )
+    # The link carries the head once the page has run to its end.
+    idle(blocks)
     blocks.get_by_role("link", name=f"Open block {block} in Heads").click()
     card = blocks.locator("[data-testid=stHtml]", has_text=re.compile(r"Block \d+, head \d+"))
     expect(card).to_contain_text(f"Block {block}, head {head} · temporal · uniform")
