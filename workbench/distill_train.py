@@ -65,7 +65,12 @@ def add_router(student: Any, run: DistillSettings, importance: np.ndarray | None
             notes.append("the router starts with all blocks alike, since no --run gives their importance")
         content = "none" if run.router != "learned" else "image" if student.config.image_dim else "latent"
         router = make_router(
-            student, content=content, importance=importance, trains=run.router != "static", hidden=run.router_hidden
+            student,
+            content=content,
+            importance=importance,
+            trains=run.router != "static",
+            hidden=run.router_hidden,
+            seed=run.seed,
         )
         student.attach_router(router, budget)
     elif run.k_min is not None or run.k_max is not None:

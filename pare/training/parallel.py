@@ -44,9 +44,7 @@ class Parallel:
         """Whether the model lies in shards."""
         return self.accelerator is not None and getattr(self.accelerator, "is_fsdp2", False)
 
-    def place(
-        self, model: Any, *, compute: torch.dtype, trains: bool, device: torch.device = torch.device("cpu")
-    ) -> Any:
+    def place(self, model: Any, *, compute: torch.dtype, trains: bool, device: torch.device | None = None) -> Any:
         """The model on a device, in shards or wrapped as the launch says; `trains`: its gradients are shared.
 
         `compute` is the precision of the forward; what trains is kept in float32 beside it.
@@ -55,7 +53,7 @@ class Parallel:
             # Not the model's own method, which warns of every change of precision.
             nn.Module.to(model, torch.float32)
         if self.accelerator is None:
-            return model.to(device)
+            return model if device is None else model.to(device)
         if self.sharded:
             # Still on the host: block by block it moves to the device and is cut there.
             from accelerate.utils.fsdp_utils import fsdp2_prepare_model

@@ -161,20 +161,24 @@ def make_router(
     importance: np.ndarray | None = None,
     trains: bool = True,
     hidden: int | None = None,
+    seed: int = 0,
 ) -> LearnedRouter:
     """A router for a student: three layers, last one zero, its bias the standardised importance of the teacher's blocks.
 
     Args: `content`: latent, image or none (timestep only); `importance` [blocks]; `trains` False: a ranking that stays, which
-    is block pruning by importance; `hidden`: width of the layers, 512, in models narrower than 1,024 by default 64. A router
-    without importance begins with all blocks alike.
+    is block pruning by importance; `hidden`: width of the layers, 512, in models narrower than 1,024 by default 64; `seed`: of
+    its first layers. A router without importance begins with all blocks alike.
     """
     config = student.config
     width = config.image_dim if content == "image" else 1280
     if hidden is None:
         hidden = HIDDEN if config.num_attention_heads * config.attention_head_dim >= 1024 else SMALL_HIDDEN
-    router = LearnedRouter(
-        len(student.blocks), content=content, channels=config.out_channels, content_width=width, hidden=hidden
-    )
+    # All processes begin with the same one.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        router = LearnedRouter(
+            len(student.blocks), content=content, channels=config.out_channels, content_width=width, hidden=hidden
+        )
     if importance is not None:
         router.set_importance(torch.from_numpy(np.asarray(importance, float)))
     return router.requires_grad_(trains)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def distill(
     if stage == "data":
         return _encode(model, given.filled(model, videos=True), Path(out), videos, samples, progress)
     if reference.cost_arguments(known):
-        raise InputError("MODEL", got=f"{model}, a pruned model", expected="the teacher", fix="--student for the student")
+        raise InputError(
+            "MODEL", got=f"{model}, a pruned model", expected="the teacher", fix="--student for the student"
+        )
     if processes is not None and not given.dry_run:
         raise InputError("--processes", got=processes, expected="a --dry-run", fix="accelerate launch decides it")
     about = _read_data(data, known, geometry, given)
@@ -83,7 +86,9 @@ def distill(
     if chosen.dry_run:
         return _plan(stage, model, geometry, chosen, kept, processes)
     if data is None:
-        raise InputError("--data", got="nothing", expected="encoded samples", fix=f"pare distill data {model} --out DATA")
+        raise InputError(
+            "--data", got="nothing", expected="encoded samples", fix=f"pare distill data {model} --out DATA"
+        )
     return _train(stage, model, known, geometry, chosen, kept, folder, Path(data), run, Path(out), resume, progress)
 
 
@@ -158,8 +163,8 @@ def _train(
     resume: bool,
     progress: Progress,
 ) -> dict[str, Any]:
-    importance, run_name = _importance(importance_run, geometry)
     weights = reference.weights_folder(known)
+    importance, run_name = _importance(importance_run, geometry, reference.model_identity(known))
     process = this_process()
 
     # Seconds of import, so only once the words are known to be good.
@@ -265,11 +270,16 @@ def _begin(folder: Path, about: dict[str, Any], resume: bool) -> None:
             different.remove("settings.accumulation")
         if different:
             raise InputError(
-                "--resume", got=f"another {', '.join(sorted(different))}", expected="the same words", fix="another --out"
+                "--resume",
+                got=f"another {', '.join(sorted(different))}",
+                expected="the same words",
+                fix="another --out",
             )
         return
     if resume:
-        raise InputError("--resume", got=f"{folder.parent}, without a training", expected="one", fix="leave --resume out")
+        raise InputError(
+            "--resume", got=f"{folder.parent}, without a training", expected="one", fix="leave --resume out"
+        )
     if folder.parent.is_dir() and any(folder.parent.iterdir()):
         raise InputError("--out", got=f"{folder.parent}, not empty", expected="a new folder", fix="another folder")
     write_bytes(path, json.dumps(about | {"versions": versions()}, indent=1, sort_keys=True).encode() + b"\n")
@@ -284,7 +294,10 @@ def _read_data(
     path = Path(data) / "data.json"
     if not path.is_file():
         raise InputError(
-            "--data", got=f"{data}, without data.json", expected="encoded samples", fix=f"pare distill data {known.name} …"
+            "--data",
+            got=f"{data}, without data.json",
+            expected="encoded samples",
+            fix=f"pare distill data {known.name} …",
         )
     about = read_json(path)
     theirs = about.get("model", {}).get("config_hash")
@@ -311,7 +324,9 @@ def _student_folder(student: str | Path | None, stage: str, dry_run: bool) -> Pa
             return folder
     if dry_run:
         return None
-    raise InputError("--student", got=f"{student}, no student", expected="a folder that pare prune wrote", fix="check it")
+    raise InputError(
+        "--student", got=f"{student}, no student", expected="a folder that pare prune wrote", fix="check it"
+    )
 
 
 def _student_counts(
@@ -328,11 +343,15 @@ def _student_counts(
     if (own.blocks, own.heads, own.head_dim, own.ffn) != (
         geometry.blocks, geometry.heads, geometry.head_dim, geometry.ffn,
     ):  # fmt: skip
-        raise InputError("--student", got=f"{_name(folder)}, of other shapes", expected="a student of MODEL", fix="check it")
+        raise InputError(
+            "--student", got=f"{_name(folder)}, of other shapes", expected="a student of MODEL", fix="check it"
+        )
     return students.cost_arguments(config)
 
 
-def _importance(run: str | Path | None, geometry: Geometry) -> tuple[Any, str | None]:
+def _importance(
+    run: str | Path | None, geometry: Geometry, identity: Mapping[str, str | None]
+) -> tuple[Any, str | None]:
     """The mean relative change of every block of a run, ‖B(x) − x‖/‖x‖, and the run's name."""
     if run is None:
         return None, None
@@ -342,6 +361,15 @@ def _importance(run: str | Path | None, geometry: Geometry) -> tuple[Any, str | 
     from analysis.runs import Run
 
     opened = Run.open(run)
+    for name in ("config_hash", "weight_hash"):
+        theirs, ours = opened.manifest.model.get(name), identity.get(name)
+        if theirs and ours and theirs != ours:
+            raise InputError(
+                "--run",
+                got=f"a run of {opened.model_id} ({name.replace('_', ' ')} {theirs[:12]})",
+                expected=f"one of {identity['model_id']} ({ours[:12]})",
+                fix="use a run of the teacher",
+            )
     values = np.nanmean(block_values(opened).cells(), axis=0)
     if len(values) != geometry.blocks or not np.isfinite(values).all():
         raise InputError(
@@ -375,7 +403,9 @@ def _plan(
     assert run.train_steps is not None and run.steps is not None
     flops = step_flops(geometry, run.clip, kept, setup) * run.train_steps
     if stage == "steps" and run.trajectories:
-        flops += trajectory_flops(geometry, run.clip, run.steps, guided=setup.guided) * run.trajectories / setup.processes
+        flops += (
+            trajectory_flops(geometry, run.clip, run.steps, guided=setup.guided) * run.trajectories / setup.processes
+        )
     return {
         "dry_run": True,
         "stage": stage,

@@ -1,0 +1,272 @@
+"""`pare distill` as a person calls it: data, the three stages, baselines, resuming, plans at 14B, and what is refused."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanPipeline
+
+import pare.transformer
+from analysis.run_writer import RunWriter
+from pare.depth.budget import BudgetSchedule
+from pare.errors import Cancelled, InputError
+from pare.mask import Mask, save
+from pare.models import load_pipeline
+from pare.reference import model_identity
+from pare.training.data import LatentData
+from pare.training.loop import read_log
+from pare.transformer import PareWanTransformer3DModel
+from pare.video import write_video
+from tests.children import die, in_children
+from tests.runs_fixture import make_manifest, random_sample
+from tests.tiny import BLOCKS, FFN, HEADS
+from workbench.cli import main
+from workbench.commands.distill import distill
+from workbench.commands.prune import prune
+from workbench.distill_data import Encoder
+
+QUICK = {"train_steps": 2, "log_every": 1, "warmup": 1, "checkpoint_every": 1, "device": "cpu", "learning_rate": 1e-3}
+
+
+def words(**given):
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def say(capsys, *line):
+    assert main([*map(str, line), "--json"]) == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    draw = np.random.default_rng(0)
+    for number in range(3):
+        frames = draw.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
+        write_video(frames, folder / f"{number}.mp4", 8, {})
+        (folder / f"{number}.txt").write_text(f"a red {number}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pruned(tiny_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pruned")
+    keep = np.ones((BLOCKS, HEADS), bool)
+    keep[:, 1] = False
+    neurons = np.ones((BLOCKS, FFN), bool)
+    neurons[:, ::4] = False
+    save(Mask(keep, keep, neurons), folder / "mask.safetensors")
+    prune(str(tiny_folder), mask=folder / "mask.safetensors", out=folder / "student", qk_norm="none", measure=False)
+    return folder / "student"
+
+
+@pytest.fixture(scope="module")
+def data(tiny_folder, videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("samples") / "data"
+    distill("data", str(tiny_folder), out=out, videos=videos, device="cpu")
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder, tmp_path_factory):
+    """A run of the tiny model, with random values."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    manifest = make_manifest(BLOCKS, HEADS, steps=2, samples=2)
+    manifest = manifest.model_copy(update={"model": model_identity(str(tiny_folder))})
+    draw = np.random.default_rng(0)
+    weights = {f"{kind}/output_weight_norm": np.ones((BLOCKS, HEADS)) for kind in ("self", "cross")}
+    writer = RunWriter(folder, manifest, weights)
+    for index in writer.pending():
+        writer.write_sample(index, random_sample(manifest, draw, np.full((BLOCKS, HEADS), 0.5)))
+    writer.finish()
+    return folder
+
+
+def test_samples_are_what_the_pipeline_would_see(tiny_folder, tiny_image_folder, videos, data, tmp_path):
+    from analysis.generation import clean_sample
+
+    distill("data", str(tiny_image_folder), out=tmp_path / "data", videos=videos, device="cpu")
+    for folder, samples in ((tiny_folder, LatentData(data)), (tiny_image_folder, LatentData(tmp_path / "data"))):
+        pipe = load_pipeline(str(folder), device="cpu")
+        settings = {"height": 32, "width": 32, "frames": 9, "fps": 8, "steps": 1, "guidance": 1.0}
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            wanted = clean_sample(pipe, "a red 1", settings, generator, lambda _: None, videos / "1.mp4")
+        batch = samples.batch([1])
+        assert torch.allclose(batch.clean, wanted.clean, atol=5e-3)
+        inputs = batch.inputs(batch.clean, torch.tensor([0.5]))
+        assert torch.equal(inputs["encoder_hidden_states"], wanted.embeddings["encoder_hidden_states"])
+        assert torch.allclose(inputs["hidden_states"][:, batch.clean.shape[1] :], wanted.condition, atol=5e-3)
+        if "encoder_hidden_states_image" in wanted.embeddings:
+            image = wanted.embeddings["encoder_hidden_states_image"]
+            assert torch.equal(inputs["encoder_hidden_states_image"], image)
+    assert samples.captions == ["a red 0", "a red 1", "a red 2"]
+    encoder = Encoder(pipe, settings)
+    assert torch.equal(samples.empty, encoder.text(""))
+
+
+def test_three_stages_from_the_command_line(tiny_folder, pruned, data, run, tmp_path, capsys):
+    common = ["--data", data, *words(**QUICK)]
+    width = say(capsys, "distill", "width", tiny_folder, "--student", pruned, "--out", tmp_path / "w", *common)
+    joint = say(
+        capsys, "distill", "joint", tiny_folder, "--student", tmp_path / "w", "--run", run, "--out", tmp_path / "j",
+        *common, "--held-out", "1", "--validate-every", "1",
+    )  # fmt: skip
+    steps = say(
+        capsys, "distill", "steps", tiny_folder, "--student", tmp_path / "j", "--out", tmp_path / "s", *common,
+        *words(few_steps=2, trajectories=2, regression_steps=1, steps=4),
+    )  # fmt: skip
+    assert {"feature", "teacher", "data", "temporal"} <= set(width["last"])
+    dense = sum(each.numel() for each in load_pipeline(str(tiny_folder), device="cpu").transformer.parameters())
+    assert width["parameters"] < dense
+    assert joint["last"]["blocks_run"] == 2.0
+    records = list(read_log(tmp_path / "s" / "training"))
+    assert ["regression" in record for record in records] == [True, False]
+    validations = [record["validation"] for record in read_log(tmp_path / "j" / "training") if "validation" in record]
+    assert len(validations) == 2 and validations[0]["n"] == 1
+    # Every one of them is a pipeline of its own.
+    assert steps["train_steps"] == 2
+    for name, routed in (("w", False), ("j", True), ("s", True)):
+        pipe = WanPipeline.from_pretrained(tmp_path / name)
+        assert isinstance(pipe.transformer, PareWanTransformer3DModel)
+        assert pipe.transformer.is_routing_enabled == routed
+        assert [stage["stage"] for stage in pipe.transformer.config.pruning["training"]][-1][0] == name
+    assert pipe.scheduler.config.solver_order == 1 and pipe.scheduler.config.disable_corrector == [0, 1]
+    assert json.loads((tmp_path / "s" / "defaults.json").read_text())["guidance"] == 1.0
+    card = (tmp_path / "s" / "README.md").read_text()
+    assert card.count("### ") == 3 and "no recovery training" not in card and str(tmp_path) not in card
+    video = say(
+        capsys, "generate", tmp_path / "s", "--prompt", "a red 7", "--out", tmp_path / "v.mp4", "--device", "cpu"
+    )
+    assert video["settings"]["steps"] == 2
+    assert (
+        main(
+            [
+                "distill",
+                "width",
+                str(tiny_folder),
+                "--student",
+                str(pruned),
+                "--out",
+                str(tmp_path / "w"),
+                *map(str, common),
+            ]
+        )
+        == 2
+    )
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_killed_distillation_resumes_to_the_same_student(tiny_folder, pruned, data, tmp_path):
+    def train(out, progress=lambda done, total, message="": None, resume=False):
+        given = QUICK | {"train_steps": 3}
+        distill(
+            "joint", str(tiny_folder), student=pruned, data=data, out=out, resume=resume, progress=progress, **given
+        )
+
+    def kill(done, total, message=""):
+        if (done, total) == (2, 3):
+            die()
+
+    train(tmp_path / "whole")
+    assert in_children(lambda: train(tmp_path / "killed", kill)) == [-9]
+    assert not (tmp_path / "killed" / "transformer").exists()
+    with pytest.raises(InputError, match=r"settings\.learning_rate"):
+        distill(
+            "joint", str(tiny_folder), student=pruned, data=data, out=tmp_path / "killed", resume=True,
+            **(QUICK | {"train_steps": 3, "learning_rate": 5e-3}),
+        )  # fmt: skip
+    train(tmp_path / "killed", resume=True)
+    files = [sorted((tmp_path / name / "transformer").glob("*.safetensors")) for name in ("whole", "killed")]
+    assert files[0] and [a.read_bytes() for a in files[0]] == [b.read_bytes() for b in files[1]]
+
+
+def test_the_students_weights_are_the_trained_ones_in_the_precision_they_had(tiny_folder, pruned, data, tmp_path):
+    half = PareWanTransformer3DModel.from_pretrained(pruned, subfolder="transformer", dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half" / "transformer")
+    distill("width", str(tiny_folder), student=tmp_path / "half", data=data, out=tmp_path / "out", **QUICK)
+    from pare.training.state import load_state
+    from workbench.distill_train import stored_dtype
+
+    assert stored_dtype(tmp_path / "out" / "transformer") == torch.bfloat16
+    found = PareWanTransformer3DModel.from_pretrained(tmp_path / "out", subfolder="transformer", dtype=torch.float32)
+    averages = load_state(tmp_path / "out" / "training" / "state")[0]
+    for name, tensor in found.named_parameters():
+        assert torch.allclose(tensor, averages[f"average.{name}"], rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.parametrize(
+    "settings, check",
+    [
+        ({"router": "timestep"}, lambda model: model.router.content == "none"),
+        ({"feature_weight": 0.0, "temporal_weight": 0.0}, lambda model: model.router.content == "latent"),
+        ({"router": "static", "k_min": 2, "k_max": 2}, lambda model: not model.router.last.weight.any()),
+    ],
+    ids=["timestep", "fewer losses", "static"],
+)
+def test_baselines_are_settings(tiny_folder, data, run, tmp_path, settings, check):
+    result = distill("joint", str(tiny_folder), data=data, run=run, out=tmp_path / "out", **(QUICK | settings))
+    model = PareWanTransformer3DModel.from_pretrained(tmp_path / "out", subfolder="transformer")
+    assert check(model)
+    assert ("temporal" in result["last"]) == (settings.get("temporal_weight") != 0)
+    budget = BudgetSchedule.from_dict(model.config.routing)
+    assert budget.k_max == settings.get("k_max", BudgetSchedule.paper(BLOCKS).k_max)
+
+
+@pytest.mark.parametrize("stage", ["width", "joint", "steps"])
+@pytest.mark.parametrize("model", ["wan2.1-t2v-14b", "wan2.1-i2v-14b"])
+def test_plans_at_14b_need_no_weights(stage, model, capsys):
+    plan = say(
+        capsys, "distill", stage, model, "--out", "x", "--dry-run", "--processes", 4, "--checkpointing",
+        "--dtype", "bfloat16",
+    )  # fmt: skip
+    assert 9.9e9 < plan["student_parameters"] < 11.6e9 and plan["teacher_parameters"] > 14e9
+    assert 40 < plan["memory"]["total"] / 2**30 < 127
+    assert plan["train_steps"] == (1200 if stage == "steps" else 7000) and plan["samples_per_step"] == 4
+    assert 1 < plan["hours_at_400_tflops"] < 100
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"stage": "depth"}, "one of data, width"),
+        ({"student": None}, "--student"),
+        ({"data": None}, "--data"),
+        ({"student": "nowhere"}, "no student"),
+        ({"data": "nowhere"}, r"data\.json"),
+        ({"train_steps": 0}, "--train-steps"),
+        ({"router": "clever"}, "--router"),
+        ({"processes": 2}, "--processes"),
+        ({"resume": True}, "without a training"),
+        ({"held_out": 3}, "--held-out"),
+        ({"stage": "joint", "router": "static"}, "static, without --run"),
+        ({"stage": "joint", "k_max": 9}, "--k-max"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(tiny_folder, pruned, data, tmp_path, given, message):
+    call = {"stage": "width", "student": pruned, "data": data, "out": tmp_path / "out"} | QUICK | given
+    with pytest.raises(InputError, match=message) as error:
+        distill(call.pop("stage"), str(tiny_folder), **call)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pruned_teacher_and_another_models_data_are_refused(tiny_image_folder, pruned, data, tmp_path):
+    with pytest.raises(InputError, match="a pruned model"):
+        distill("width", str(pruned), student=pruned, data=data, out=tmp_path / "out", **QUICK)
+    with pytest.raises(InputError, match="samples encoded for"):
+        distill("width", str(tiny_image_folder), student=pruned, data=data, out=tmp_path / "out", **QUICK)
+
+
+def test_cancelling_leaves_a_training_to_resume(tiny_folder, pruned, data, tmp_path):
+    def stop(done, total, message=""):
+        if (done, total) == (1, 2):
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        distill("width", str(tiny_folder), student=pruned, data=data, out=tmp_path / "o", progress=stop, **QUICK)
+    assert os.listdir(tmp_path / "o") == ["training"]
+    result = distill("width", str(tiny_folder), student=pruned, data=data, out=tmp_path / "o", resume=True, **QUICK)
+    assert result["last"]["step"] == 2 and (tmp_path / "o" / "model_index.json").is_file()
+    assert pare.transformer.PareWanTransformer3DModel.from_pretrained(tmp_path / "o", subfolder="transformer")
