@@ -84,9 +84,11 @@ class LearnedRouter(nn.Module):
                 )
             parts.append(image.float())
         values = torch.cat(parts, dim=1).to(self.first.weight.dtype)
-        values = nn.functional.silu(self.first(values))
-        values = nn.functional.silu(self.second(values))
-        return self.last(values).float()
+        # Scores decide by their order, which a training in autocast should not coarsen.
+        with torch.autocast(values.device.type, enabled=False):
+            values = nn.functional.silu(self.first(values))
+            values = nn.functional.silu(self.second(values))
+            return self.last(values).float()
 
     def settings(self) -> dict[str, Any]:
         """What `LearnedRouter` needs to be made again, less the number of blocks."""

@@ -190,3 +190,12 @@ def test_a_router_without_what_it_ranks_by_is_even_and_wrong_importance_is_refus
     assert router.last.bias.argsort(descending=True).tolist() == [0, 2, 1]
     with pytest.raises(InputError, match="importance"):
         make_router(model, content="latent", importance=np.ones(2))
+
+
+def test_a_router_decides_the_same_in_autocast():
+    router = make_router(student("t2v", "none"), content="latent", importance=IMPORTANCE)
+    torch.nn.init.normal_(router.last.weight)
+    t, latents = torch.tensor([137.5]), torch.randn(1, 4, 3, 6, 4, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = router(t, latents)
+    assert torch.equal(scores, router(t, latents))
