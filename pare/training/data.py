@@ -260,7 +260,8 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, str(temporary))
+        # Samples may share a text, files may not.
+        save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, str(temporary))
 
 
 def _check_same(folder: Path, index: Mapping[str, Any]) -> None:

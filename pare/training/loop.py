@@ -234,6 +234,7 @@ def _save(folder, named, average, training, settings, done, watch, parallel) -> 
         tensors += [(f"moment.{key}.{name}", moment) for key, moment in state.items() if key != "step"]
         updates[name] = int(state["step"]) if "step" in state else done
     record = {"step": done, "settings": asdict(settings), "updates": updates, "watch": watch}
+    record["batches"] = settings.accumulation * parallel.count
     if parallel.leads:
         save_state(folder, parallel.gathered(sorted(tensors)), record)
     else:
@@ -256,7 +257,7 @@ def _restore(folder, named, average, training, settings, parallel) -> tuple[int,
     if found is None:
         return 0, {}
     tensors, record = found
-    _check_settings(folder, record, settings)
+    _check_settings(folder, record, settings, settings.accumulation * parallel.count)
     owners = {
         parameter: optimiser
         for optimiser in training
@@ -281,13 +282,15 @@ def _restore(folder, named, average, training, settings, parallel) -> tuple[int,
     return record["step"], record.get("watch", {})
 
 
-def _check_settings(folder: Path, record: dict[str, Any], settings: LoopSettings) -> None:
+def _check_settings(folder: Path, record: dict[str, Any], settings: LoopSettings, batches: int) -> None:
     """Raises InputError where the state was made with settings that lead to other weights."""
     wanted = json.loads(json.dumps(asdict(settings)))
     # A state from before a setting existed was made with its default.
     there = {each.name: each.default for each in fields(LoopSettings)} | record["settings"]
     held = settings.schedule == "hold" and record["step"] <= wanted["steps"] * (1 - wanted["decay_share"]) + 1
     free = {"checkpoint_every", "log_every", "divergence"} | ({"steps"} if held else set())
+    # Other processes, with as many batches in a step, train the same.
+    free |= {"accumulation"} if record.get("batches") == batches else set()
     if different := sorted(key for key in wanted if there.get(key) != wanted[key] and key not in free):
         raise InputError(
             f"training state {folder}",

@@ -123,3 +123,9 @@ def test_texts_lose_only_their_padding():
     text = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
     assert torch.equal(padded(trimmed(text), 3), text)
     assert len(trimmed(torch.zeros(3, 2))) == 1
+
+
+def test_samples_may_share_a_text(tmp_path):
+    text = torch.ones(2, 4)
+    write(tmp_path / "data", encode=lambda index: {"latents": torch.zeros(1, 1, 1, 1), "text": text})
+    assert all(torch.equal(LatentData(tmp_path / "data").sample(index)["text"][:2], text) for index in range(5))

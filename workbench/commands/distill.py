@@ -23,7 +23,7 @@ from workbench.distill_settings import PAPER_RATES, PAPER_STEPS, DistillSettings
 from workbench.plan import BYTES, duration, gibi, tera
 
 SCHEMA = "pare-training/1"
-TRAINING = "training"
+TRAINING, RECORD = "training", "training.json"
 DEMO_SAMPLES = 2048
 # What may differ between a training and its continuation.
 FREE = ("checkpoint_every", "log_every", "validate_every", "divergence", "device", "dry_run", "trajectories")
@@ -197,8 +197,7 @@ def _train(
     }
     folder = out / TRAINING
     if parallel.leads:
-        _begin(folder, about, resume)
-    parallel.wait()
+        _check_target(folder, about, resume)
     setup = _setup(stage, run, parallel.count, parallel.sharded)
     need = training_memory(geometry, run.clip, kept, setup)
     check_fits(need, models.memory_of(device, free=True), setup, str(device))
@@ -208,6 +207,9 @@ def _train(
     teacher = distill_train.load_teacher(weights, dtype)
     learner, stored = distill_train.load_student(source or weights)
     notes = distill_train.add_router(learner, run, importance) if stage == "joint" else []
+    if parallel.leads and not (folder / RECORD).is_file():
+        write_bytes(folder / RECORD, json.dumps(about | {"versions": versions()}, indent=1, sort_keys=True).encode())
+    parallel.wait()
     learner, step_seconds = distill_train.train_stage(
         stage,
         teacher,
@@ -252,37 +254,30 @@ def _train(
     }
 
 
-def _begin(folder: Path, about: dict[str, Any], resume: bool) -> None:
-    """Write what this training is; InputError where the folder holds another, or one that nobody said to resume."""
-    path = folder / "training.json"
-    wanted = json.loads(json.dumps(about))
-    if path.is_file():
-        there = read_json(path)
-        if not resume:
-            raise InputError("--out", got=f"{folder.parent}, a training", expected="a new folder", fix="--resume")
-        names = [*(set(wanted) - {"settings", "versions", "processes"})]
-        different = [name for name in names if there.get(name) != wanted[name]]
-        own, theirs = wanted["settings"], there.get("settings", {})
-        different += [f"settings.{name}" for name in own if own[name] != theirs.get(name)]
-        # Another number of processes trains the same as long as a step has as many batches.
-        batches = [each["processes"] * each["settings"]["accumulation"] for each in (wanted, there)]
-        if batches[0] == batches[1] and "settings.accumulation" in different:
-            different.remove("settings.accumulation")
-        if different:
-            raise InputError(
-                "--resume",
-                got=f"another {', '.join(sorted(different))}",
-                expected="the same words",
-                fix="another --out",
-            )
+def _check_target(folder: Path, about: Mapping[str, Any], resume: bool) -> None:
+    """InputError where the folder holds something else, another training, or one that nobody said to resume."""
+    if not (folder / RECORD).is_file():
+        # A training that was stopped at its very start leaves nothing, or an empty folder.
+        if folder.parent.is_dir() and {path.name for path in folder.parent.iterdir()} - {TRAINING}:
+            raise InputError("--out", got=f"{folder.parent}, not empty", expected="a new folder", fix="another folder")
         return
-    if resume:
+    if not resume:
+        raise InputError("--out", got=f"{folder.parent}, a training", expected="a new folder", fix="--resume")
+    there, wanted = read_json(folder / RECORD), json.loads(json.dumps(about))
+    names = [name for name in wanted if name not in ("settings", "processes")]
+    different = [name for name in names if there.get(name) != wanted[name]]
+    own, theirs = wanted["settings"], there.get("settings", {})
+    different += [f"settings.{name}" for name in own if own[name] != theirs.get(name)]
+    # Another number of processes trains the same as long as a step has as many batches.
+    batches = [each["processes"] * each["settings"]["accumulation"] for each in (wanted, there)]
+    if batches[0] != batches[1]:
+        different.append("processes")
+    elif "settings.accumulation" in different:
+        different.remove("settings.accumulation")
+    if different:
         raise InputError(
-            "--resume", got=f"{folder.parent}, without a training", expected="one", fix="leave --resume out"
+            "--resume", got=f"another {', '.join(sorted(different))}", expected="the same words", fix="another --out"
         )
-    if folder.parent.is_dir() and any(folder.parent.iterdir()):
-        raise InputError("--out", got=f"{folder.parent}, not empty", expected="a new folder", fix="another folder")
-    write_bytes(path, json.dumps(about | {"versions": versions()}, indent=1, sort_keys=True).encode() + b"\n")
 
 
 def _read_data(
