@@ -91,6 +91,17 @@ def block_values(
     return BlockValues(average(values[:, step_axis][:, :, branch_axis], (2,)), timesteps[step_axis])
 
 
+def block_importance(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Timesteps [steps] and the relative change of every block at them [steps, blocks]: what an importance router uses.
+
+    Steps without any value are left out. Raises `InputError` for a run without block norms.
+    """
+    values = block_values(run)
+    cells = values.cells()
+    there = ~np.isnan(cells).all(axis=1)
+    return values.timesteps[there], cells[there]
+
+
 def ratio_by_block(ratio: np.ndarray) -> pd.DataFrame:
     """Mean intra-slice ratio of every block's heads from `ratio` [sample, step, branch, block, head].
 

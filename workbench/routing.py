@@ -213,9 +213,7 @@ def _budget(settings: RoutingSettings, run: RunSettings, blocks: int) -> BudgetS
 
 def _importance(model: str, run: str | None, blocks: int) -> "tuple[tuple[np.ndarray, np.ndarray], dict[str, Any]]":
     """Timesteps and importance [steps, blocks] of a run, and what files say of it."""
-    import numpy as np
-
-    from analysis.block_values import block_values
+    from analysis.block_values import block_importance
     from analysis.runs import Run
 
     if run is None and model == "demo" and DEMO_RUN.is_dir():
@@ -237,7 +235,4 @@ def _importance(model: str, run: str | None, blocks: int) -> "tuple[tuple[np.nda
             expected=f"a run of {model} ({blocks} blocks)",
             fix=f"pare capture {model} --out RUN",
         )
-    values = block_values(opened)
-    cells = values.cells()
-    there = ~np.isnan(cells).all(axis=1)
-    return (values.timesteps[there], cells[there]), {"name": Path(run).name, "hash": opened.hash}
+    return block_importance(opened), {"name": Path(run).name, "hash": opened.hash}

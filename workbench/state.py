@@ -23,6 +23,8 @@ RATIO_RANGE = (0.01, 0.99)
 ALPHA_RANGE = (1.0, 100.0)
 SCORERS = ("pare", "projected_energy", "random")
 """What the app ranks heads by: the scorers that need a run alone."""
+MOST_EDITS = 400
+"""Cells of a route that a link may turn over."""
 LONGEST = 10_000
 """Video frames that a link may name; a player rests on its last frame where its videos are shorter."""
 
@@ -42,6 +44,7 @@ class Facts:
 class Selection(BaseModel):
     """What is looked at (run, block, head, lens, steps, branch, sample, video frame), and the settings of a mask.
 
+    `versus` is a second sample beside it; `edits` are the (step, block) cells of a route that were turned over by hand.
     A mask is sized by p (`ratio`), or by a `target` (parameters, flops or gib) of so much (`target_value`).
 
     None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default block and
@@ -73,6 +76,8 @@ class Selection(BaseModel):
     neurons: str = "pare"
     target: str | None = None
     target_value: float | None = None
+    versus: int | None = None
+    edits: tuple[tuple[int, int], ...] = ()
 
     def changed(self, **values: Any) -> "Selection":
         """The same selection with these fields replaced."""
@@ -89,6 +94,8 @@ class Selection(BaseModel):
             pairs["steps"] = f"{self.first_step}-{self.last_step}"
         if self.target is not None and self.target_value is not None:
             pairs["target"] = f"{self.target}:{_text(self.target_value)}"
+        if self.edits:
+            pairs["flip"] = "-".join(f"{step}.{block}" for step, block in self.edits)
         return pairs
 
 
@@ -109,8 +116,10 @@ _FIELD_OF = {
     "scorer": "scorer",
     "alloc": "allocation",
     "neurons": "neurons",
+    "vs": "versus",
 }
-"""Name in the link → field; `steps` (first-last) and `target` (kind:value) stand for two fields each."""
+"""Name in the link → field; `steps` (first-last) and `target` (kind:value) stand for two fields each,
+`flip` (step.block-step.block…) for the edits."""
 
 
 def from_query(params: Mapping[str, str], facts: Facts) -> tuple[Selection, list[str]]:
@@ -239,6 +248,26 @@ def _target(text: str, _: Facts) -> dict[str, Any]:
         raise _Unfit(f"{' or '.join(TARGETS)}, a colon and a number above 0") from None
 
 
+def _edits(text: str, facts: Facts) -> dict[str, Any]:
+    parts = text.split("-")
+    try:
+        if len(parts) > MOST_EDITS:
+            raise _Unfit("")
+        pairs = [part.split(".") for part in parts]
+        found = {(_index(step, facts.steps), _index(block, facts.blocks)) for step, block in pairs}
+        # The first and the last block always run.
+        if len(found) < len(parts) or any(block in (0, facts.blocks - 1) for _, block in found):
+            raise _Unfit("")
+    except (_Unfit, ValueError):
+        inner = facts.blocks - 2
+        raise _Unfit(
+            f"step.block-step.block with steps to {facts.steps - 1} and blocks from 1 to {inner}"
+            if inner > 0
+            else "no value, since no block may be skipped"
+        ) from None
+    return {"edits": tuple(sorted(found))}
+
+
 def _branch(text: str, facts: Facts) -> dict[str, Any]:
     if text not in facts.branches:
         raise _Unfit(" or ".join(facts.branches) if facts.branches else "no value, since no run is open")
@@ -275,6 +304,8 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "alloc": _one_of("allocation", ALLOCATIONS),
     "neurons": _one_of("neurons", NEURON_SCORERS),
     "target": _target,
+    "vs": lambda text, facts: {"versus": _index(text, facts.samples)},
+    "flip": _edits,
 }
 
 _FALLBACK = {
@@ -296,4 +327,6 @@ _FALLBACK = {
     "alloc": "keeping as many heads in every block",
     "neurons": "choosing neurons as PARE does",
     "target": "using p",
+    "vs": "showing one sample",
+    "flip": "showing the decisions as they are made",
 }

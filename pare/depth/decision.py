@@ -41,6 +41,17 @@ def choose_blocks(scores: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
     return rank < counts[..., None]
 
 
+def scores_at(timesteps: Numbers, measured: Numbers, importance: np.ndarray) -> np.ndarray:
+    """Scores [timesteps, blocks] from importance [steps, blocks] at the timesteps `measured` [steps], rising.
+
+    Linear in between, outside of the measured timesteps the nearest one's: what `--router importance` scores by.
+
+    >>> scores_at([500.0], [100.0, 900.0], np.array([[3.0, 6.0], [1.0, 2.0]])).tolist()
+    [[2.0, 4.0]]
+    """
+    return np.stack([np.interp(np.asarray(timesteps, float), measured, column) for column in importance.T], axis=1)
+
+
 def distance_to_flip(scores: np.ndarray, ran: np.ndarray) -> np.ndarray:
     """How far a block's score is from changing its decision, all others and the budget unchanged; [..., blocks].
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Real
 
 from pare.depth.budget import BudgetSchedule, Numbers
+from pare.depth.decision import scores_at
 from pare.depth.table import DecisionTable
 from pare.errors import InputError
 
@@ -72,9 +73,7 @@ class ImportanceRouter:
         image: Float[torch.Tensor, "batch image_width"] | None = None,
     ) -> Float[torch.Tensor, "batch blocks"]:
         """Scores [batch, blocks] by linear interpolation; outside of the measured timesteps the nearest one's."""
-        t = timestep.double().cpu().numpy()
-        columns = [np.interp(t, self.timesteps, column) for column in self.importance.T]
-        return torch.from_numpy(np.stack(columns, axis=1))
+        return torch.from_numpy(scores_at(timestep.double().cpu().numpy(), self.timesteps, self.importance))
 
 
 class StaticRouter:

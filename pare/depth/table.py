@@ -74,12 +74,16 @@ class DecisionTable:
             with replacing(path) as temporary:
                 self._frame().to_parquet(temporary, index=False)
             return Path(path)
+        write_bytes(path, self.to_json())
+        return Path(path)
+
+    def to_json(self) -> bytes:
+        """The table as the JSON file that `load` reads."""
         content: dict[str, Any] = {"schema": SCHEMA, "about": self.about, "timesteps": list(self.timesteps)}
         content["ran"] = self.ran.astype(int).tolist()
         if self.scores is not None:
             content["scores"] = self.scores.tolist()
-        write_bytes(path, json.dumps(content, indent=1, allow_nan=False).encode() + b"\n")
-        return Path(path)
+        return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
 
     @classmethod
     def load(cls, path: str | Path, sample: int | None = None) -> "DecisionTable":

@@ -22,7 +22,7 @@ from workbench.pages.mask_panel import export_mask, removed_heads
 from workbench.places import PROJECT, Places
 from workbench.state import Selection
 
-PAGES = {name: f"workbench/pages/{name}.py" for name in ("heads", "blocks", "prune", "runs", "jobs")}
+PAGES = {name: f"workbench/pages/{name}.py" for name in ("heads", "blocks", "prune", "route", "runs", "jobs")}
 
 
 @pytest.fixture(scope="session")

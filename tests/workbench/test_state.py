@@ -43,6 +43,8 @@ def selections(draw):
         neurons=draw(st.sampled_from(["pare", "none"])),
         target=target and target[0],
         target_value=target and target[1],
+        versus=draw(optional(st.integers(0, 3))),
+        edits=tuple(sorted(draw(st.sets(st.tuples(st.integers(0, 9), st.integers(1, 6)), max_size=5)))),
     )
 
 
@@ -89,6 +91,15 @@ def test_defaults_are_left_out_of_the_link():
         ("kmin", "0"),
         ("kmax", "9"),
         ("kmax", "9" * 5000),
+        ("vs", "4"),
+        ("flip", ""),
+        ("flip", "0"),
+        ("flip", "0.0"),
+        ("flip", "3.7"),
+        ("flip", "10.3"),
+        ("flip", "1.2.3"),
+        ("flip", "1.2-1.2"),
+        ("flip", "1.2-01.2-1.02"),
     ],
 )
 def test_a_bad_value_falls_back_in_one_line(name, text):
