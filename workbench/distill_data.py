@@ -79,19 +79,20 @@ def encode_data(
 ) -> None:
     """Write the samples of `clips` (index -> uint8 frames) and their captions into `out`; a second call goes on."""
     encoder = Encoder(pipe, settings)
+    empty_text = settings.get("negative_prompt") or ""
     about = {
         "model": dict(identity),
         "clip": {name: settings[name] for name in ("height", "width", "frames", "fps")},
         "source": dict(source),
         "text_tokens": text_tokens,
-        "empty_text": settings.get("negative_prompt") or "",
+        "empty_text": empty_text,
     }
     write_samples(
         out,
         captions,
         lambda index: encoder.sample(clips(index), captions[index]),
         about,
-        empty=lambda: encoder.text(about["empty_text"]),
+        empty=lambda: encoder.text(empty_text),
         process=process,
         progress=progress,
     )

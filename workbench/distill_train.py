@@ -162,19 +162,22 @@ def train_stage(
         student.enable_routing(RoutingConfig(dense=True))
     if run.checkpointing:
         student.enable_gradient_checkpointing()
+    trajectories = None
+    if isinstance(settings, FewStepSettings) and settings.regression_batches:
+        # The whole teacher on every device, before it lies in shards: each process samples its own share.
+        write_trajectories(
+            folder / "trajectories", teacher.to(device), data, settings, run.trajectories, about, device=device,
+            compute=compute, process=process, progress=progress,
+        )  # fmt: skip
+        parallel.wait()
+        trajectories = Trajectories(folder / "trajectories")
+        if parallel.sharded:
+            teacher.to("cpu")
     teacher = parallel.place(teacher, compute=compute, trains=False, device=device)
     model = parallel.place(student, compute=compute, trains=True, device=device)
     whole = parallel.whole(model)
     loss: Any
     if isinstance(settings, FewStepSettings):
-        trajectories = None
-        if settings.regression_batches:
-            write_trajectories(
-                folder / "trajectories", teacher, data, settings, run.trajectories, about, device=device,
-                compute=compute, process=process if not parallel.sharded else Process(), progress=progress,
-            )  # fmt: skip
-            parallel.wait()
-            trajectories = Trajectories(folder / "trajectories")
         loss = FewStepDistillation(teacher, whole, data, trajectories, settings, device=device, compute=compute)
     else:
         loss = Distillation(teacher, whole, data, settings, device=device, compute=compute)

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def render(result: dict[str, Any]) -> str:
 def _encode(
     model: str, run: DistillSettings, out: Path, videos: str | Path | None, samples: int | None, progress: Progress
 ) -> dict[str, Any]:
-    if videos is None and model != "demo":
+    if videos is None and model != "demo" and not (run.dry_run and samples):
         raise InputError("--videos", got="nothing", expected="a folder of videos with captions", fix="--videos FOLDER")
     pairs = None if videos is None else read_captions(videos)[:samples]
     count = samples or DEMO_SAMPLES if pairs is None else len(pairs)
@@ -168,7 +169,7 @@ def _train(
     process = this_process()
 
     # Seconds of import, so only once the words are known to be good.
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
     from pare import models
     from pare.training.data import LatentData
@@ -177,7 +178,13 @@ def _train(
 
     device = models.check_device(run.device)
     launched = process.count > 1 or os.environ.get("ACCELERATE_USE_FSDP") == "true"
-    parallel = Parallel(Accelerator(cpu=device.type == "cpu", mixed_precision="no") if launched else None)
+    parallel = Parallel()
+    if launched:
+        # One process may have a trajectory more to sample than another, which takes minutes at 14B.
+        patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))
+        parallel = Parallel(
+            Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patient])
+        )
     if launched:
         device = parallel.accelerator.device
     dtype = models.check_dtype(run.dtype, device)
