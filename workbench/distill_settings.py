@@ -47,4 +47,5 @@ class DistillSettings(RunSettings):
     log_every: int = Field(10, gt=0, description="Training steps between lines of the log.")
     validate_every: int = Field(0, ge=0, description="Training steps between validations; 0: none.")
     held_out: int = Field(0, ge=0, description="Last samples of the data that are validated on, not trained on.")
+    clips: int = Field(0, ge=0, description="Videos of held-out captions that a validation makes (text-to-video).")
     divergence: float = Field(20.0, ge=0, description="Stop where the mean loss is so many times its lowest; 0: never.")

@@ -1,6 +1,6 @@
 """A stage of the training put together: models, data, loss, loop; used by `pare distill`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,7 @@ def train_stage(
     process: Process,
     device: torch.device,
     about: Mapping[str, Any],
-    validate: Callable[[Any, int], dict[str, Any]] | None = None,
+    validate: Sequence[Callable[[Any, int], dict[str, Any]]] = (),
     progress: Progress,
 ) -> tuple[Any, float]:
     """Train the student of a stage in place; the student with its averaged weights, and the seconds of the probed batch."""
@@ -189,7 +189,7 @@ def train_stage(
         0, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(total)}"
     )
     rate = run.router_rate / run.learning_rate
-    checks = [validate] if validate is not None else []
+    checks = list(validate)
     if data.held_out:
         checks.insert(0, held_out_errors(teacher, data, device=device, compute=compute))
     train(

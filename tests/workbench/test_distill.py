@@ -18,7 +18,7 @@ from pare.reference import model_identity
 from pare.training.data import LatentData
 from pare.training.loop import read_log
 from pare.transformer import PareWanTransformer3DModel
-from pare.video import write_video
+from pare.video import read_video, write_video
 from tests.children import die, in_children
 from tests.runs_fixture import make_manifest, random_sample
 from tests.tiny import BLOCKS, FFN, HEADS
@@ -256,6 +256,39 @@ def test_a_pruned_teacher_and_another_models_data_are_refused(tiny_image_folder,
         distill("width", str(pruned), student=pruned, data=data, out=tmp_path / "out", **QUICK)
     with pytest.raises(InputError, match="samples encoded for"):
         distill("width", str(tiny_image_folder), student=pruned, data=data, out=tmp_path / "out", **QUICK)
+
+
+def test_validations_make_clips_and_call_back(tiny_folder, pruned, data, tmp_path):
+    seen = []
+
+    def validate(student, step):
+        seen.append((type(student).__name__, step))
+        return {"own": step}
+
+    for stage, name in (("width", "a"), ("steps", "b")):
+        more = {"few_steps": 2, "trajectories": 1, "steps": 2}
+        distill(
+            stage, str(tiny_folder), student=pruned, data=data, out=tmp_path / name, validate=validate, clips=2,
+            validate_every=2, held_out=2, **(QUICK | more),
+        )  # fmt: skip
+        found = [each["validation"] for each in read_log(tmp_path / name / "training") if "validation" in each][-1]
+        assert found["clips"] == 2 and found["own"] == 2 and found["n"] == 2
+        clips = sorted((tmp_path / name / "training" / "clips").iterdir())
+        assert [clip.name for clip in clips] == ["000002-0.mp4", "000002-1.mp4"]
+    frames, fps, about = read_video(clips[0])
+    assert frames.shape == (9, 32, 32, 3) and fps == 8 and about["prompt"] == "a red 1"
+    assert seen == [("PareWanTransformer3DModel", 2)] * 2
+
+
+def test_the_oracle_reads_moving_digits_only():
+    from workbench.demo.moving_digits import draw_clip
+    from workbench.demo.settings import DATA
+    from workbench.distill_validation import oracle_scores
+
+    clip = draw_clip(DATA, 0, True)
+    scores = oracle_scores(clip.video, clip.factors.caption)
+    assert scores["digit"] == 1 and scores["colour"] == 1
+    assert oracle_scores(clip.video, "a dog runs") == {}
 
 
 def test_cancelling_leaves_a_training_to_resume(tiny_folder, pruned, data, tmp_path):

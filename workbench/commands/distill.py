@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ SCHEMA = "pare-training/1"
 TRAINING, RECORD = "training", "training.json"
 DEMO_SAMPLES = 2048
 # What may differ between a training and its continuation.
-FREE = ("checkpoint_every", "log_every", "validate_every", "divergence", "device", "dry_run", "trajectories")
+FREE = ("checkpoint_every", "log_every", "validate_every", "clips", "divergence", "device", "dry_run")
 
 
 def distill(
@@ -44,6 +44,7 @@ def distill(
     processes: int | None = None,
     resume: bool = False,
     device: str = "auto",
+    validate: Callable[[Any, int], dict[str, Any]] | None = None,
     progress: Progress = silent,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -56,7 +57,8 @@ def distill(
     of an uninterrupted training. `run` gives `joint` the importance of blocks that its router begins with. `settings` are
     the fields of `DistillSettings`. Before it starts, memory and time are told, and what cannot fit is refused. With
     `dry_run` only that is returned; no weights are needed, so that presets do, with the student that `ratio` would leave,
-    for `processes` devices in shards. Launched by accelerate, processes train together. Raises `InputError` for anything
+    for `processes` devices in shards. `validate` (student, step) -> numbers is called beside what `held_out` and `clips` ask
+    for, every `validate_every` steps. Launched by accelerate, processes train together. Raises `InputError` for anything
     that could not work, before the models are loaded.
     """
     if stage not in (*STAGES, "data"):
@@ -90,7 +92,9 @@ def distill(
         raise InputError(
             "--data", got="nothing", expected="encoded samples", fix=f"pare distill data {model} --out DATA"
         )
-    return _train(stage, model, known, geometry, chosen, kept, folder, Path(data), run, Path(out), resume, progress)
+    return _train(
+        stage, model, known, geometry, chosen, kept, folder, Path(data), run, Path(out), resume, validate, progress
+    )
 
 
 def render(result: dict[str, Any]) -> str:
@@ -162,8 +166,11 @@ def _train(
     importance_run: str | Path | None,
     out: Path,
     resume: bool,
+    validate: Callable[[Any, int], dict[str, Any]] | None,
     progress: Progress,
 ) -> dict[str, Any]:
+    if run.clips and geometry.image_to_video:
+        raise InputError("--clips", got=run.clips, expected="0, for an image-to-video model", fix="leave --clips out")
     weights = reference.weights_folder(known)
     importance, run_name = _importance(importance_run, geometry, reference.model_identity(known))
     process = this_process()
@@ -182,9 +189,7 @@ def _train(
     if launched:
         # One process may have a trajectory more to sample than another, which takes minutes at 14B.
         patient = InitProcessGroupKwargs(timeout=timedelta(hours=12))
-        parallel = Parallel(
-            Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patient])
-        )
+        parallel = Parallel(Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=[patient]))
     if launched:
         device = parallel.accelerator.device
     dtype = models.check_dtype(run.dtype, device)
@@ -217,6 +222,15 @@ def _train(
     if parallel.leads and not (folder / RECORD).is_file():
         write_bytes(folder / RECORD, json.dumps(about | {"versions": versions()}, indent=1, sort_keys=True).encode())
     parallel.wait()
+    few = {"steps": run.few_steps, "guidance": 1.0} if stage == "steps" else None
+    checks = [] if validate is None else [validate]
+    if run.clips and run.validate_every:
+        from workbench.distill_validation import validation_clips
+
+        captions = (latents.captions[len(latents) - run.held_out :] or latents.captions)[: run.clips]
+        sampling = run.model_dump() | ({**few, "first_order": True} if few else {})
+        pipe = models.load_pipeline(model, **(run.loading | {"device": str(device), "dtype": "float32"}))
+        checks.append(validation_clips(pipe, folder, captions, sampling, compute=dtype, writes=parallel.leads))
     learner, step_seconds = distill_train.train_stage(
         stage,
         teacher,
@@ -228,10 +242,10 @@ def _train(
         process=process,
         device=device,
         about={"model": identity, "data": about["data"]},
+        validate=checks,
         progress=progress,
     )
     base = source.parent if source is not None and (source.parent / "model_index.json").is_file() else known.path
-    few = {"steps": run.few_steps, "guidance": 1.0} if stage == "steps" else None
     size = distill_save.save_student(
         learner,
         out,

@@ -1,0 +1,92 @@
+"""Clips of a student while it trains, from held-out captions with fixed seeds, and the oracle's reading of moving digits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pare.errors import InputError
+from pare.models import set_flow_shift
+from pare.training.parallel import computing
+from pare.versions import versions
+from pare.video import write_video
+
+CLIPS = "clips"
+
+
+def validation_clips(
+    pipe: Any,
+    folder: Path,
+    captions: Sequence[str],
+    settings: Mapping[str, Any],
+    *,
+    compute: torch.dtype,
+    writes: bool = True,
+) -> Callable[[Any, int], dict[str, Any]]:
+    """A validation that writes `folder/clips/000100-0.mp4` … of the student at that step, caption i with seed i.
+
+    Where captions and size are those of the moving digits, it gives the share of clips in which the oracle reads what the caption
+    asked for (`oracle digit`, `oracle colour`, …; n beside them). `pipe` is the teacher's pipeline; it has its own transformer
+    again afterwards.
+    """
+
+    def validate(student: Any, step: int) -> dict[str, Any]:
+        scores: dict[str, list[float]] = {}
+        with _sampling(pipe, student, settings):
+            for number, caption in enumerate(captions):
+                with computing(pipe._execution_device, compute):
+                    video = pipe(
+                        prompt=caption,
+                        negative_prompt=settings.get("negative_prompt"),
+                        height=settings["height"],
+                        width=settings["width"],
+                        num_frames=settings["frames"],
+                        num_inference_steps=settings["steps"],
+                        guidance_scale=settings["guidance"],
+                        generator=torch.Generator("cpu").manual_seed(number),
+                        output_type="np",
+                    ).frames[0]
+                frames = np.round(np.clip(video, 0, 1) * 255).astype(np.uint8)
+                if writes:
+                    about = {"step": step, "prompt": caption, "seed": number, "versions": versions()}
+                    write_video(frames, folder / CLIPS / f"{step:06d}-{number}.mp4", settings["fps"], about)
+                for name, value in oracle_scores(frames, caption).items():
+                    scores.setdefault(name, []).append(float(value))
+        shares = {f"oracle {name}": sum(values) / len(values) for name, values in scores.items()}
+        return {"clips": len(captions)} | shares
+
+    return validate
+
+
+def oracle_scores(frames: np.ndarray, caption: str) -> dict[str, float]:
+    """What the oracle says of a clip of moving digits; nothing of other clips."""
+    from analysis.metrics.moving_digits import read, score
+    from analysis.metrics.moving_digits_factors import parse_caption
+    from workbench.demo.settings import DATA
+
+    try:
+        factors = parse_caption(caption)
+        reading = read(frames, DATA)
+    except (ValueError, InputError):
+        return {}
+    return {name: float(value) for name, value in score(reading, factors).items() if value is not None}
+
+
+@contextmanager
+def _sampling(pipe: Any, student: Any, settings: Mapping[str, Any]) -> Any:
+    """The pipeline with the student in it and a sampler as asked, both put back afterwards."""
+    before, scheduler, training = pipe.transformer, pipe.scheduler, student.training
+    pipe.transformer = student.eval()
+    try:
+        set_flow_shift(pipe, settings["shift"])
+        if settings.get("first_order"):
+            steps = list(range(settings["steps"]))
+            config = pipe.scheduler.config
+            pipe.scheduler = type(pipe.scheduler).from_config(config, solver_order=1, disable_corrector=steps)
+        yield
+    finally:
+        pipe.transformer, pipe.scheduler = before, scheduler
+        student.train(training)
