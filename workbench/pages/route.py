@@ -16,6 +16,7 @@ from workbench.pages.head_card import PLOT
 from workbench.pages.route_jobs import show_generation, show_recording
 from workbench.pages.route_plan import Decisions, RoutePlan, bounds, cost_table, decisions_of, route_plan, turned
 from workbench.pages.route_work import recorded_router
+from workbench.pages.run_model import model_of, model_words
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import plain, short_path
 from workbench.plan import tera
@@ -192,7 +193,7 @@ def show_prediction(run: Run, decisions: Decisions, planned: RoutePlan, shell: S
     if planned.seconds is None:
         st.caption("Seconds need a cost table of this machine in the workspace:")
         path = short_path(shell.places.workspace / "costs.json")
-        st.code(MEASURE.format(model=run.model_id, path=path), language=None, wrap_lines=True)
+        st.code(MEASURE.format(model=model_words(run, shell.places), path=path), language=None, wrap_lines=True)
     with st.container(horizontal=True):
         st.download_button(
             "Decision table (.json)",
@@ -250,7 +251,7 @@ def show_page(shell: Shell) -> None:
             st.title("This run has neither decisions nor block norms", anchor=False)
             show_recording(run, None, None, selection, shell.places)
             return
-        planned = route_plan(run, decisions, selection, cost_table(shell.places, run))
+        planned = route_plan(run, decisions, selection, model_of(run, shell.places), cost_table(shell.places, run))
         show_headline(run, decisions, planned)
         show_controls(run, decisions, selection)
         if decisions.recorded:

@@ -12,6 +12,7 @@ from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.prune_work import Preview, artefact, find
 from workbench.pages.route_plan import Decisions, RoutePlan
+from workbench.pages.run_model import model_of, model_words, unreadable
 from workbench.pages.shell import guard, jobs_of
 from workbench.pages.text import command_line, plain, short_path
 from workbench.pages.videos import show_player
@@ -25,7 +26,7 @@ def show_recording(
     run: Run, decisions: Decisions | None, planned: RoutePlan | None, selection: Selection, places: Places
 ) -> None:
     """For a run without decisions: the command that records them, and the same as a job, its cost first."""
-    arguments = work.record_arguments(run, decisions, selection)
+    arguments = work.record_arguments(run, decisions, selection, places)
     job = find(places, "route", arguments)
     active = job is not None and job.active
 
@@ -45,11 +46,11 @@ def _show_recording(
     st.header("Record what a router decides", anchor=False)
     flags = {name: arguments.get(name) for name in ("router", "k_min", "k_max")}
     folder = short_path(run.folder) if "run" in arguments else None
-    model = short_path(Path(run.model_id)) if Path(run.model_id).is_absolute() else run.model_id
+    model = model_words(run, places)
     command = command_line("route", model, prompts="prompts.txt", **flags, run=folder, out=work.RECORDED)
     st.markdown("Decisions are recorded while videos are generated, with one prompt a line:")
     st.code(command, language=None, wrap_lines=True)
-    missing = work.unreadable(run)
+    missing = unreadable(model_of(run, places))
     if missing:
         st.markdown(plain(missing))
         st.caption("Where the weights are, the command records them; open its folder with `pare app FOLDER`.")
@@ -84,9 +85,9 @@ def show_generation(
     def jobs() -> list[Job | None]:
         preview = _preview(run, decisions, selection, places, router)
         halves = (work.DENSE, router)
-        return [find(places, "generate", work.generate_arguments(run, preview, half)) for half in halves]
+        return [find(places, "generate", work.generate_arguments(run, preview, half, places)) for half in halves]
 
-    missing = work.unreadable(run)
+    missing = unreadable(model_of(run, places))
     active = not missing and any(job is not None and job.active for job in jobs())
 
     def watch() -> None:
@@ -136,7 +137,9 @@ def _show_generation(
         st.caption("Without the weights nothing can be generated here.")
         return
     now = _preview(run, decisions, selection, places, router)
-    wanted = {name: work.generate_arguments(run, now, half) for name, half in (("dense", work.DENSE), (label, router))}
+    wanted = {
+        name: work.generate_arguments(run, now, half, places) for name, half in (("dense", work.DENSE), (label, router))
+    }
     for name, arguments in wanted.items():
         job = find(places, "generate", arguments)
         if job is not None and (job.active or job.state is not State.DONE):
@@ -161,7 +164,7 @@ def _show_generation(
             jobs_of(places).submit("generate", arguments)
         st.rerun(scope="app")
     _show_videos(run, decisions, selection, places, now, wanted)
-    _show_command(run, now, router)
+    _show_command(run, places, now, router)
 
 
 def _show_videos(
@@ -188,10 +191,10 @@ def _show_videos(
     show_player(places, videos, selection, geometry=run.geometry, key="route_player")
 
 
-def _show_command(run: Run, now: Preview, router: dict[str, object]) -> None:
+def _show_command(run: Run, places: Places, now: Preview, router: dict[str, object]) -> None:
     folder = {name: short_path(Path(str(router[name]))) for name in ("run",) if name in router}
     file = {"router": "routes.json"} if str(router["router"]).endswith(".json") else {}
-    model = short_path(Path(run.model_id)) if Path(run.model_id).is_absolute() else run.model_id
+    model = model_words(run, places)
     flags = {"prompt": now.prompt, "steps": now.steps, "seed": now.seed, **router, **folder, **file}
     with st.container(horizontal=True):
         command = command_line("generate", model, **flags, out="routed.mp4")

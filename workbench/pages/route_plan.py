@@ -19,6 +19,7 @@ from pare.depth.table import DecisionTable
 from pare.errors import InputError
 from pare.geometry import Clip
 from workbench.pages.data import stamp
+from workbench.pages.run_model import model_of
 from workbench.places import Places
 from workbench.state import Selection
 
@@ -143,8 +144,8 @@ def bounds(run: Run, decisions: Decisions, selection: Selection) -> tuple[int, i
     return min(max(low, least), blocks), min(max(high, least), blocks)
 
 
-def route_plan(run: Run, decisions: Decisions, selection: Selection, costs: CostTable | None) -> RoutePlan:
-    """Decide again from the stored scores, without running the model, and turn the edited cells over."""
+def route_plan(run: Run, decisions: Decisions, selection: Selection, model: str, costs: CostTable | None) -> RoutePlan:
+    """Decide again from the stored scores, without running the model, and turn the edited cells over; `model` has its widths."""
     row, blocks = decisions.row(selection.sample), decisions.blocks
     budget = budget_of(run, decisions, selection)
     ran, distance = decisions.ran[row], decisions.distance[row]
@@ -161,7 +162,7 @@ def route_plan(run: Run, decisions: Decisions, selection: Selection, costs: Cost
     table = DecisionTable(tuple(float(t) for t in decisions.timesteps), now, decisions.scores[row], about)
     timesteps = sampler_timesteps(run, decisions)
     executed = _executed(run, decisions, table, budget, timesteps, by_table=decisions.recorded or bool(edited.any()))
-    per_block, forwards = block_flops(run), 2 if (run.manifest.settings.get("guidance") or 0) > 1 else 1
+    per_block, forwards = block_flops(run, model), 2 if (run.manifest.settings.get("guidance") or 0) > 1 else 1
     return RoutePlan(
         budget=budget,
         ran=now,
@@ -204,9 +205,9 @@ def _executed(
     return again.ran
 
 
-def block_flops(run: Run) -> np.ndarray:
+def block_flops(run: Run, model: str) -> np.ndarray:
     """Operations of every block in one forward; with the widths of a pruned model where its config is at hand."""
-    return _block_flops(run, run.model_id, str(run.folder))
+    return _block_flops(run, model, str(run.folder))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -229,13 +230,15 @@ def _block_flops(_run: Run, model: str, folder: str) -> np.ndarray:
 def cost_table(places: Places, run: Run) -> CostTable | None:
     """A measured table for this model and clip: beside the run, or in the workspace; None where there is none."""
     size = run.manifest.clip
-    wanted = {"model": run.model_id, **{name: size[name] for name in ("height", "width", "frames")}}
+    models = {run.model_id, model_of(run, places)}
+    wanted = {name: size[name] for name in ("height", "width", "frames")}
     for folder in (run.folder, places.workspace):
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
             table = _cost_table(str(path), path.stat().st_mtime_ns)
             if table is None or table.blocks != run.geometry.blocks:
                 continue
-            if all(table.about.get(name) == value for name, value in wanted.items()):
+            alike = all(table.about.get(name) == value for name, value in wanted.items())
+            if alike and table.about.get("model") in models:
                 return table
     return None
 

@@ -9,11 +9,12 @@ from typing import Any
 from analysis.runs import Run
 from pare import reference
 from pare.depth.table import DecisionTable
-from pare.errors import InputError
 from workbench.jobs.device import fastest_device
 from workbench.jobs.job import Job, State
+from workbench.pages.data import run_names
 from workbench.pages.prune_work import Preview, artefact, find
 from workbench.pages.route_plan import Decisions, RoutePlan, bounds
+from workbench.pages.run_model import model_of
 from workbench.pages.shell import jobs_of
 from workbench.pages.text import duration, file_size
 from workbench.places import Places
@@ -28,13 +29,13 @@ CLIP = ("height", "width", "frames", "fps", "guidance", "shift", "negative_promp
 """Settings of a run that a video made beside it takes over where they are not the model's own."""
 
 
-def record_arguments(run: Run, decisions: Decisions | None, selection: Selection) -> dict[str, Any]:
+def record_arguments(run: Run, decisions: Decisions | None, selection: Selection, places: Places) -> dict[str, Any]:
     """The `route` job that records decisions: the run's first prompts, by importance from this run where it can.
 
     A run without block norms leaves the router to the command: a student's own, else the demo's importance.
     """
     prompts = list(dict.fromkeys(sample.prompt for sample in run.manifest.samples if sample.prompt))[:MOST_PROMPTS]
-    arguments: dict[str, Any] = {"model": run.model_id, "out": RECORDED, "prompts": prompts}
+    arguments: dict[str, Any] = {"model": model_of(run, places), "out": RECORDED, "prompts": prompts}
     if decisions is not None and not decisions.recorded:
         low, high = bounds(run, decisions, selection)
         arguments |= {"router": "importance", "run": str(run.folder.resolve()), "k_min": low, "k_max": high}
@@ -46,7 +47,11 @@ def recorded_run(places: Places, job: Job | None) -> str | None:
     if job is None or job.state is not State.DONE:
         return None
     folder = jobs_of(places).folder(job.id) / "artefacts" / RECORDED
-    return places.name_of(folder) if (folder / "run.json").is_file() else None
+    name = places.name_of(folder) if (folder / "run.json").is_file() else None
+    if name is not None and name not in run_names(places):
+        # The link to it opens it at once.
+        run_names.clear()
+    return name
 
 
 def table_path(places: Places, table: DecisionTable) -> Path:
@@ -85,15 +90,16 @@ def recorded_router(run: Run) -> str:
     return str((run.manifest.settings.get("routing") or {}).get("router", "unknown"))
 
 
-def generate_arguments(run: Run, preview: Preview, router: Mapping[str, Any]) -> dict[str, Any]:
+def generate_arguments(run: Run, preview: Preview, router: Mapping[str, Any], places: Places) -> dict[str, Any]:
     """The `generate` job of one half: dense (`router` none), or routed."""
     settings = run.manifest.settings
-    own = reference.defaults(run.model_id)
+    model = model_of(run, places)
+    own = reference.defaults(model)
     other = {
         name: settings[name] for name in CLIP if settings.get(name) is not None and settings[name] != own.get(name)
     }
     return {
-        "model": run.model_id,
+        "model": model,
         "prompt": preview.prompt,
         "seed": preview.seed,
         "steps": preview.steps,
@@ -113,7 +119,7 @@ def last_generation(places: Places, run: Run, router: Mapping[str, Any]) -> Prev
     alike = [
         job
         for job in jobs_of(places).list(command="generate")
-        if job.arguments.get("model") == run.model_id
+        if job.arguments.get("model") == model_of(run, places)
         and all(job.arguments.get(name) == router.get(name) for name in ("router", "k_min", "k_max", "run"))
     ]
     last = max(alike, key=lambda job: job.created, default=None)
@@ -136,10 +142,11 @@ def lacking(places: Places, wanted: Sequence[Mapping[str, Any]]) -> list[dict[st
 
 def record_cost(places: Places, run: Run, arguments: Mapping[str, Any], share: float) -> str:
     """What recording takes, in one line."""
-    settings = RunSettings.of().filled(run.model_id)
+    model = model_of(run, places)
+    settings = RunSettings.of().filled(model)
     clips = len(arguments["prompts"]) or 1
     guess = plan(
-        run.model_id, settings, device=fastest_device(), forwards=forwards_per_clip(settings), clips=clips, share=share
+        model, settings, device=fastest_device(), forwards=forwards_per_clip(settings), clips=clips, share=share
     )
     block_values = 3 * 4 * (settings.steps or 0) * 2 * run.geometry.blocks * clips
     left = _history(places, "route", run, (settings.steps or 0) * clips)
@@ -151,11 +158,11 @@ def record_cost(places: Places, run: Run, arguments: Mapping[str, Any], share: f
 
 def generate_cost(places: Places, run: Run, steps: int, shares: Sequence[float]) -> str:
     """What generating one video per share of blocks takes, in one line."""
-    settings = RunSettings.of(steps=steps).filled(run.model_id)
+    model = model_of(run, places)
+    settings = RunSettings.of(steps=steps).filled(model)
     device = fastest_device()
     guesses = [
-        plan(run.model_id, settings, device=device, forwards=forwards_per_clip(settings), share=share)
-        for share in shares
+        plan(model, settings, device=device, forwards=forwards_per_clip(settings), share=share) for share in shares
     ]
     left = _history(places, "generate", run, steps * len(shares))
     count = f"{len(shares)} videos" if len(shares) > 1 else "1 video"
@@ -166,15 +173,5 @@ def generate_cost(places: Places, run: Run, steps: int, shares: Sequence[float])
 def _history(places: Places, command: str, run: Run, units: int) -> str:
     if not (places.workspace / "jobs.sqlite3").is_file():
         return ""
-    seconds = jobs_of(places).history(command, matching={"model": run.model_id})
+    seconds = jobs_of(places).history(command, matching={"model": model_of(run, places)})
     return "" if seconds is None else f", about {duration(max(1, seconds * units))} as last time"
-
-
-def unreadable(run: Run) -> str | None:
-    """Why the run's model cannot run here, in one line; None where it can. Nothing is downloaded."""
-    try:
-        reference.weights_folder(run.model_id)
-        reference.defaults(run.model_id)
-    except InputError as error:
-        return str(error)
-    return None
