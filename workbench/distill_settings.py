@@ -28,6 +28,9 @@ class DistillSettings(RunSettings):
     teacher_weight: float | None = Field(None, ge=0, description="w_t of L_TFM; default: 6.")
     data_weight: float | None = Field(None, ge=0, description="w_d of L_DFM; default: 1.")
     temporal_weight: float | None = Field(None, ge=0, description="w_τ of L_temp; default: 8, image-to-video 4.")
+    velocities: int = Field(
+        0, ge=0, description="Store the teacher's velocity at so many noise levels of every sample, then do without it."
+    )
     feature_blocks: int = Field(4, gt=0, description="Random blocks whose features are compared in a step.")
     router: Literal["learned", "timestep", "static"] = Field(
         "learned",

@@ -23,6 +23,7 @@ from pare.training.plan import Stage
 from pare.training.probe import probe_step
 from pare.training.stages import Distillation, StageSettings, frozen, make_router
 from pare.training.validation import held_out_errors
+from pare.training.velocities import Velocities, write_velocities
 from pare.transformer import PareWanTransformer3DModel
 from workbench.distill_settings import DistillSettings
 from workbench.plan import duration, gibi
@@ -173,14 +174,27 @@ def train_stage(
         trajectories = Trajectories(folder / "trajectories")
         if parallel.sharded:
             teacher.to("cpu")
-    teacher = parallel.place(teacher, compute=compute, trains=False, device=device)
+    velocities = None
+    if stage != "steps" and run.velocities:
+        write_velocities(
+            folder / "velocities", teacher.to(device), data, run.velocities, about, shift=settings.shift,
+            seed=run.seed, device=device, compute=compute, process=process, progress=progress,
+        )  # fmt: skip
+        parallel.wait()
+        velocities = Velocities(folder / "velocities")
+        teacher.to("cpu")
+    teacher = (
+        teacher
+        if velocities is not None and not data.held_out
+        else parallel.place(teacher, compute=compute, trains=False, device=device)
+    )
     model = parallel.place(student, compute=compute, trains=True, device=device)
     whole = parallel.whole(model)
     loss: Any
     if isinstance(settings, FewStepSettings):
         loss = FewStepDistillation(teacher, whole, data, trajectories, settings, device=device, compute=compute)
     else:
-        loss = Distillation(teacher, whole, data, settings, device=device, compute=compute)
+        loss = Distillation(teacher, whole, data, settings, device=device, compute=compute, velocities=velocities)
     assert run.train_steps is not None and run.learning_rate is not None
     seconds, peak = probe_step(model, loss, parallel, device, run.seed)
     memory = "" if peak is None else f", {gibi(peak)} of memory at its peak"

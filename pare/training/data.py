@@ -212,7 +212,12 @@ class LatentData(Shards):
 
     def at(self, position: int, size: int, seed: int) -> Batch:
         """The batch at a position of the training: `sample_order` says of which samples; none of the last `held_out`."""
-        return self.batch(sample_order(len(self) - self.held_out, position, size, seed))
+        return self.batch(sample_order(self.trained, position, size, seed))
+
+    @property
+    def trained(self) -> int:
+        """How many samples are trained on."""
+        return len(self) - self.held_out
 
 
 def sample_order(samples: int, position: int, size: int, seed: int) -> list[int]:
@@ -224,9 +229,14 @@ def sample_order(samples: int, position: int, size: int, seed: int) -> list[int]
     >>> sorted(first + second)
     [0, 1, 2, 3]
     """
+    return [sample for _, sample in epochs_and_samples(samples, position, size, seed)]
+
+
+def epochs_and_samples(samples: int, position: int, size: int, seed: int) -> list[tuple[int, int]]:
+    """The same with the epoch that each of them is in."""
     places = [divmod(number, samples) for number in range(position * size, (position + 1) * size)]
     orders = {epoch: _permutation(samples, seed, epoch) for epoch, _ in places}
-    return [orders[epoch][place] for epoch, place in places]
+    return [(epoch, orders[epoch][place]) for epoch, place in places]
 
 
 def _permutation(samples: int, seed: int, epoch: int) -> list[int]:

@@ -23,7 +23,8 @@ GIB = 2**30
 class Setup:
     """How a training runs: processes, whether the models lie in shards, precision of the forward, what is recomputed.
 
-    `batch` is that of one process and turn; `feature_blocks` 0 where features are not compared; `guided` teachers run twice.
+    `batch` is that of one process and turn; `feature_blocks` 0 where features are not compared; `guided` teachers run twice; without
+    `teacher` its velocities were stored.
     """
 
     stage: Stage
@@ -36,6 +37,7 @@ class Setup:
     average: bool = True
     feature_blocks: int = 4
     guided: bool = False
+    teacher: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def training_memory(geometry: Geometry, clip: Clip, kept: Mapping[str, Any], set
         gradients=own * FLOAT32 // share,
         optimiser=2 * own * FLOAT32 // share,
         average=own * FLOAT32 // share if setup.average else 0,
-        teacher=teacher,
+        teacher=teacher if setup.teacher else 0,
         activations=setup.batch * _activations(geometry, clip, kept, setup),
     )
 
@@ -108,7 +110,9 @@ def step_flops(geometry: Geometry, clip: Clip, kept: Mapping[str, Any], setup: S
     runs, also of a routed student: it is gated, not skipped."""
     student, teacher = cost.flops(geometry, clip, **kept).total, cost.flops(geometry, clip).total
     forwards = 3 + int(setup.checkpointing) + int(setup.stage == "steps")
-    return setup.batch * setup.accumulation * (forwards * student + (2 if setup.guided else 1) * teacher)
+    return (
+        setup.batch * setup.accumulation * (forwards * student + (2 if setup.guided else int(setup.teacher)) * teacher)
+    )
 
 
 def trajectory_flops(geometry: Geometry, clip: Clip, grid: int, *, guided: bool) -> float:
@@ -140,6 +144,20 @@ def check_fits(need: TrainingMemory, available: int, setup: Setup, what: str) ->
         expected="a training that fits",
         fix=", or ".join(knobs[:3]),
     )
+
+
+def check_without_teacher(feature_weight: int | float, no_text_share: int | float) -> None:
+    """Raise InputError where a training wants more of its teacher than stored velocities have.
+
+    >>> check_without_teacher(0.0, 0.0)
+    """
+    if feature_weight or no_text_share:
+        raise InputError(
+            "--velocities",
+            got="features to compare, or texts to drop",
+            expected="neither, since what is stored is the teacher's velocity alone",
+            fix="--feature-weight 0 --no-text-share 0",
+        )
 
 
 def _activations(geometry: Geometry, clip: Clip, kept: Mapping[str, Any], setup: Setup) -> int:

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 
 from pare.depth.learned import HIDDEN, LearnedRouter
-from pare.training.data import Batch, LatentData
+from pare.training.data import Batch, LatentData, epochs_and_samples
 from pare.training.features import block_outputs
 from pare.training.losses import LossWeights, feature_loss, temporal_loss, velocity_loss
-from pare.training.parallel import Parallel, computing
+from pare.training.parallel import computing
+from pare.training.plan import check_without_teacher
 from pare.training.sampling import FEATURE_BLOCKS, choose_feature_blocks, noised, shifted_sigma
 
 # At 512 the router would be a sixth of the demo model.
@@ -75,7 +76,7 @@ class Distillation:
 
     The teacher's velocity is the conditional one, without guidance. L_feat compares `feature_blocks` random blocks; where the
     student is routed, of those that run, and in the samples that run them (Eq. 15). A loss of weight 0 is not computed, and a
-    teacher that no loss needs is not run.
+    teacher that no loss needs is not run. With `velocities` (`pare.training.velocities`) it is never run, and may be None.
     """
 
     def __init__(
@@ -87,8 +88,11 @@ class Distillation:
         *,
         device: torch.device,
         compute: torch.dtype = torch.float32,
-        parallel: Parallel | None = None,
+        velocities: Any = None,
     ):
+        if velocities is not None:
+            check_without_teacher(settings.weights.feature, settings.no_text_share)
+        self.velocities = velocities
         self.teacher, self.student, self.data, self.settings = teacher, student, data, settings
         self.device, self.compute = device, compute
 
@@ -97,7 +101,7 @@ class Distillation:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The weighted loss of batch `number` and its parts; `model` is the student, perhaps in a wrapper."""
         weights = self.settings.weights
-        this = draw(self.data, self.settings, number, generator, self.device)
+        this, stored = self._draw(number, generator)
         inputs = this.batch.inputs(this.noised, this.sigma)
         wanted = range(len(self.student.blocks)) if weights.feature else ()
         with computing(self.device, self.compute), block_outputs(self.student, wanted) as ours:
@@ -110,8 +114,12 @@ class Distillation:
                 chosen = choose_feature_blocks(
                     np.flatnonzero(ran.any(axis=0)).tolist(), generator, self.settings.feature_blocks
                 )
-            with block_outputs(self.teacher, chosen) as theirs:
-                target = teacher_velocity(self.teacher, inputs, self.compute)
+            theirs: dict[int, torch.Tensor] = {}
+            if stored is not None:
+                target = stored
+            else:
+                with block_outputs(self.teacher, chosen) as theirs:
+                    target = teacher_velocity(self.teacher, inputs, self.compute)
             if weights.feature:
                 active = [torch.from_numpy(ran[:, block].copy()) for block in chosen]
                 parts["feature"] = feature_loss([ours[i] for i in chosen], [theirs[i] for i in chosen], active)
@@ -122,6 +130,14 @@ class Distillation:
         if weights.data:
             parts["data"] = velocity_loss(velocity, this.target)
         return weights.total(parts), parts | routing_metrics(self.student, self.device)
+
+    def _draw(self, number: int, generator: torch.Generator) -> tuple["Draw", torch.Tensor | None]:
+        if self.velocities is None:
+            return draw(self.data, self.settings, number, generator, self.device), None
+        places = epochs_and_samples(self.data.trained, number, self.settings.batch, self.settings.seed)
+        this, stored = self.velocities.draw(self.data, places)
+        moved = Draw(this.batch.to(self.device), this.noise.to(self.device), this.sigma.to(self.device))
+        return moved, stored.to(self.device)
 
 
 @torch.no_grad()

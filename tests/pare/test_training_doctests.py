@@ -15,6 +15,7 @@ MODULES = [
     "pare.training.plan",
     "pare.training.sampling",
     "pare.training.state",
+    "pare.training.velocities",
     "workbench.captions",
 ]
 

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from pare.depth.budget import BudgetSchedule
 from pare.depth.routing import RoutingConfig
 from pare.errors import InputError
+from pare.training.data import sample_order
 from pare.training.features import block_outputs
 from pare.training.loop import read_log, step_generator, train
 from pare.training.losses import LossWeights
 from pare.training.sampling import choose_feature_blocks, noised, shifted_sigma
 from pare.training.stages import Distillation, StageSettings, draw, drop_texts, frozen, make_router
 from pare.training.validation import held_out_errors
+from pare.training.velocities import Velocities, fixed_draw, write_velocities
 from tests.students import BLOCKS, student, teacher
 from tests.training import CPU, loop, samples
 
@@ -199,3 +201,34 @@ def test_a_router_decides_the_same_in_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         scores = router(t, latents)
     assert torch.equal(scores, router(t, latents))
+
+
+def test_stored_velocities_are_the_teachers_and_replace_it(tmp_path):
+    data, master, learner = samples(tmp_path / "data", held_out=1), frozen(teacher("t2v")), student("t2v", "none")
+    write_velocities(tmp_path / "v", master, data, 2, {}, shift=3.0, seed=0, device=CPU)
+    stored, weights = Velocities(tmp_path / "v"), LossWeights(0.0, 6.0, 1.0, 8.0)
+    stage = StageSettings(batch=2, weights=weights, no_text_share=0.0)
+    loss = Distillation(None, learner, data, stage, device=CPU, velocities=stored)
+    seen = set()
+    for number in range(10):
+        _, parts = loss(learner, number, step_generator(0, number))
+        # Five samples an epoch, another noise level in every other epoch.
+        places = [divmod(place, 5) for place in (2 * number, 2 * number + 1)]
+        order = sample_order(5, number, 2, 0)
+        drawn = [
+            fixed_draw(data.batch([sample]).clean, sample, epoch % 2, 3.0, 0)
+            for sample, (epoch, _) in zip(order, places, strict=True)
+        ]
+        batch, sigma, noise = (
+            data.batch(order),
+            torch.cat([each[0] for each in drawn]),
+            torch.cat([each[1] for each in drawn]),
+        )
+        inputs = batch.inputs(noised(batch.clean, noise, sigma), sigma)
+        with torch.no_grad():
+            difference = learner(**inputs)[0] - master(**inputs)[0]
+        assert parts["teacher"].item() == pytest.approx(difference.square().mean().item(), rel=2e-2)
+        seen |= set(sigma.tolist())
+    assert len(seen) == 10
+    with pytest.raises(InputError, match="--feature-weight 0"):
+        Distillation(None, learner, data, StageSettings(), device=CPU, velocities=stored)

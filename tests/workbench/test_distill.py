@@ -240,6 +240,7 @@ def test_plans_at_14b_need_no_weights(stage, model, capsys):
         ({"router": "clever"}, "--router"),
         ({"processes": 2}, "--processes"),
         ({"held_out": 3}, "--held-out"),
+        ({"velocities": 2}, "--feature-weight 0"),
         ({"stage": "joint", "router": "static"}, "static, without --run"),
         ({"stage": "joint", "k_max": 9}, "--k-max"),
     ],
@@ -278,6 +279,13 @@ def test_validations_make_clips_and_call_back(tiny_folder, pruned, data, tmp_pat
     frames, fps, about = read_video(clips[0])
     assert frames.shape == (9, 32, 32, 3) and fps == 8 and about["prompt"] == "a red 1"
     assert seen == [("PareWanTransformer3DModel", 2)] * 2
+
+
+def test_a_training_without_features_does_without_the_teacher(tiny_folder, pruned, data, tmp_path):
+    alone = {"velocities": 2, "feature_weight": 0.0, "no_text_share": 0.0}
+    result = distill("width", str(tiny_folder), student=pruned, data=data, out=tmp_path / "out", **(QUICK | alone))
+    assert {"teacher", "temporal", "data"} <= set(result["last"]) and "feature" not in result["last"]
+    assert (tmp_path / "out" / "training" / "velocities" / "shards" / "00000.safetensors").is_file()
 
 
 def test_the_oracle_reads_moving_digits_only():

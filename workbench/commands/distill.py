@@ -16,7 +16,15 @@ from pare.files import write_bytes
 from pare.geometry import Clip, Geometry, read_json
 from pare.processes import this_process
 from pare.progress import Progress, silent
-from pare.training.plan import STAGES, Setup, check_fits, step_flops, training_memory, trajectory_flops
+from pare.training.plan import (
+    STAGES,
+    Setup,
+    check_fits,
+    check_without_teacher,
+    step_flops,
+    training_memory,
+    trajectory_flops,
+)
 from pare.versions import versions
 from pare.width.budget import Ratios
 from workbench.captions import read_captions
@@ -169,6 +177,8 @@ def _train(
     validate: Callable[[Any, int], dict[str, Any]] | None,
     progress: Progress,
 ) -> dict[str, Any]:
+    if run.velocities and stage != "steps":
+        check_without_teacher(1.0 if run.feature_weight is None else run.feature_weight, run.no_text_share)
     if run.clips and geometry.image_to_video:
         raise InputError("--clips", got=run.clips, expected="0, for an image-to-video model", fix="leave --clips out")
     weights = reference.weights_folder(known)
@@ -405,6 +415,7 @@ def _setup(stage: Any, run: DistillSettings, processes: int, sharded: bool) -> S
         accumulation=run.accumulation,
         average=run.ema > 0,
         feature_blocks=0 if run.feature_weight == 0 or stage == "steps" else run.feature_blocks,
+        teacher=stage == "steps" or not run.velocities or run.held_out > 0,
         guided=stage == "steps" and (run.guidance or 1) > 1,
     )
 
