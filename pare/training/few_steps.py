@@ -7,6 +7,7 @@ away and f(x, 0) = x. No further networks are needed, and nothing is drawn but w
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def teacher_trajectory(
 ) -> list[torch.Tensor]:
     """The states x_σ at every point of the grid by Euler's method, from the noise to σ = 0."""
     states = [noise]
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas):
         level = torch.full((len(noise),), sigma, device=noise.device)
         states.append(states[-1] + (following - sigma) * velocity(states[-1], level))
     return states

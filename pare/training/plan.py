@@ -23,8 +23,8 @@ GIB = 2**30
 class Setup:
     """How a training runs: processes, whether the models lie in shards, precision of the forward, what is recomputed.
 
-    `batch` is that of one process and turn; `feature_blocks` 0 where features are not compared; `guided` teachers run twice; without
-    `teacher` its velocities were stored.
+    `batch` is that of one process and turn; `feature_blocks` 0 where features are not compared; `guided` teachers run twice;
+    without `teacher` its velocities were stored.
     """
 
     stage: Stage

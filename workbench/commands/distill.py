@@ -1,38 +1,38 @@
 """`pare distill`: encode training data, and train a student in PARE's three stages."""
 
-import dataclasses
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pare import cost, reference
+from pare import reference
 from pare.errors import InputError
 from pare.files import write_bytes
-from pare.geometry import Clip, Geometry, read_json
+from pare.geometry import Geometry, read_json
 from pare.processes import this_process
 from pare.progress import Progress, silent
-from pare.training.plan import (
-    STAGES,
-    Setup,
-    check_fits,
-    check_without_teacher,
-    step_flops,
-    training_memory,
-    trajectory_flops,
-)
+from pare.training.plan import STAGES, check_fits, check_without_teacher, training_memory
 from pare.versions import versions
-from pare.width.budget import Ratios
 from workbench.captions import read_captions
+from workbench.distill_inputs import (
+    RECORD,
+    TRAINING,
+    block_importance,
+    check_target,
+    hash_of,
+    name_of,
+    read_data,
+    student_counts,
+    student_folder,
+)
+from workbench.distill_plan import plan_stage, render_plan, sample_bytes, setup_of
 from workbench.distill_settings import PAPER_RATES, PAPER_STEPS, DistillSettings
-from workbench.plan import BYTES, duration, gibi, tera
+from workbench.plan import duration, gibi
 
 SCHEMA = "pare-training/1"
-TRAINING, RECORD = "training", "training.json"
 DEMO_SAMPLES = 2048
 # What may differ between a training and its continuation.
 FREE = ("checkpoint_every", "log_every", "validate_every", "clips", "divergence", "device", "dry_run")
@@ -82,7 +82,7 @@ def distill(
         )
     if processes is not None and not given.dry_run:
         raise InputError("--processes", got=processes, expected="a --dry-run", fix="accelerate launch decides it")
-    about = _read_data(data, known, geometry, given)
+    about = read_data(data, known, geometry, given)
     clip_settings = {name: about["clip"][name] for name in ("height", "width", "frames", "fps")} if about else {}
     asked = given.model_dump(exclude_unset=True)
     filled = DistillSettings.of(**(asked | clip_settings)).filled(model, videos=True)
@@ -92,10 +92,10 @@ def distill(
             "learning_rate": filled.learning_rate or PAPER_RATES[stage],
         }
     )
-    folder = _student_folder(student, stage, chosen.dry_run)
-    kept = _student_counts(folder, geometry, stage, ratio, student)
+    folder = student_folder(student, stage, chosen.dry_run)
+    kept = student_counts(folder, geometry, stage, ratio, student)
     if chosen.dry_run:
-        return _plan(stage, model, geometry, chosen, kept, processes)
+        return plan_stage(stage, model, geometry, chosen, kept, processes)
     if data is None:
         raise InputError(
             "--data", got="nothing", expected="encoded samples", fix=f"pare distill data {model} --out DATA"
@@ -108,7 +108,7 @@ def distill(
 def render(result: dict[str, Any]) -> str:
     """The result for people."""
     if result.get("dry_run"):
-        return _render_plan(result)
+        return render_plan(result)
     if result["stage"] == "data":
         return f"{result['data']}: {result['samples']} samples, {gibi(result['bytes'])}"
     if "student" not in result:
@@ -132,7 +132,7 @@ def _encode(
     count = samples or DEMO_SAMPLES if pairs is None else len(pairs)
     geometry = reference.model_geometry(model)
     if run.dry_run:
-        size = _sample_bytes(geometry, run.clip)
+        size = sample_bytes(geometry, run.clip)
         return {"dry_run": True, "stage": "data", "model": model, "samples": count, "bytes": count * size}
     from pare import models
     from workbench.distill_data import demo_clips, encode_data, video_clips
@@ -182,7 +182,7 @@ def _train(
     if run.clips and geometry.image_to_video:
         raise InputError("--clips", got=run.clips, expected="0, for an image-to-video model", fix="leave --clips out")
     weights = reference.weights_folder(known)
-    importance, run_name = _importance(importance_run, geometry, reference.model_identity(known))
+    importance, run_name = block_importance(importance_run, geometry, reference.model_identity(known))
     process = this_process()
 
     # Seconds of import, so only once the words are known to be good.
@@ -210,17 +210,17 @@ def _train(
         "schema": SCHEMA,
         "stage": stage,
         "model": identity,
-        "student": "the teacher's weights" if source is None else _name(source),
-        "student_config": None if source is None else _hash(read_json(source / "config.json")),
-        "data": {"name": latents.about["source"]["name"], "samples": len(latents), "hash": _hash(latents.about)},
+        "student": "the teacher's weights" if source is None else name_of(source),
+        "student_config": None if source is None else hash_of(read_json(source / "config.json")),
+        "data": {"name": latents.about["source"]["name"], "samples": len(latents), "hash": hash_of(latents.about)},
         "run": run_name,
         "settings": run.model_dump(exclude=set(FREE)),
         "processes": parallel.count,
     }
     folder = out / TRAINING
     if parallel.leads:
-        _check_target(folder, about, resume)
-    setup = _setup(stage, run, parallel.count, parallel.sharded)
+        check_target(folder, about, resume)
+    setup = setup_of(stage, run, parallel.count, parallel.sharded)
     need = training_memory(geometry, run.clip, kept, setup)
     check_fits(need, models.memory_of(device, free=True), setup, str(device))
     if parallel.leads:
@@ -283,208 +283,3 @@ def _train(
         "last": last,
         "notes": notes,
     }
-
-
-def _check_target(folder: Path, about: Mapping[str, Any], resume: bool) -> None:
-    """InputError where the folder holds something else, another training, or one that nobody said to resume."""
-    if not (folder / RECORD).is_file():
-        # A training that was stopped at its very start leaves nothing, or an empty folder.
-        if folder.parent.is_dir() and {path.name for path in folder.parent.iterdir()} - {TRAINING}:
-            raise InputError("--out", got=f"{folder.parent}, not empty", expected="a new folder", fix="another folder")
-        return
-    if not resume:
-        raise InputError("--out", got=f"{folder.parent}, a training", expected="a new folder", fix="--resume")
-    there, wanted = read_json(folder / RECORD), json.loads(json.dumps(about))
-    names = [name for name in wanted if name not in ("settings", "processes")]
-    different = [name for name in names if there.get(name) != wanted[name]]
-    own, theirs = wanted["settings"], there.get("settings", {})
-    different += [f"settings.{name}" for name in own if own[name] != theirs.get(name)]
-    # Another number of processes trains the same as long as a step has as many batches.
-    batches = [each["processes"] * each["settings"]["accumulation"] for each in (wanted, there)]
-    if batches[0] != batches[1]:
-        different.append("processes")
-    elif "settings.accumulation" in different:
-        different.remove("settings.accumulation")
-    if different:
-        raise InputError(
-            "--resume", got=f"another {', '.join(sorted(different))}", expected="the same words", fix="another --out"
-        )
-
-
-def _read_data(
-    data: str | Path | None, known: reference.ModelRef, geometry: Geometry, run: DistillSettings
-) -> dict[str, Any] | None:
-    """What the folder of samples says of itself; None where there is none, in a dry run."""
-    if data is None or (run.dry_run and not (Path(data) / "data.json").is_file()):
-        return None
-    path = Path(data) / "data.json"
-    if not path.is_file():
-        raise InputError(
-            "--data",
-            got=f"{data}, without data.json",
-            expected="encoded samples",
-            fix=f"pare distill data {known.name} …",
-        )
-    about = read_json(path)
-    theirs = about.get("model", {}).get("config_hash")
-    if known.kind != "preset" and theirs not in (None, reference.model_identity(known)["config_hash"]):
-        raise InputError(
-            "--data",
-            got=f"samples encoded for {about['model'].get('model_id')}",
-            expected=f"samples encoded for {known.name}",
-            fix="encode them with this model",
-        )
-    return about
-
-
-def _student_folder(student: str | Path | None, stage: str, dry_run: bool) -> Path | None:
-    """The folder with the student's config.json; None for the teacher's own weights."""
-    if student is None:
-        if stage == "joint" or dry_run:
-            return None
-        fix = "pare prune MODEL --mask MASK --out STUDENT" if stage == "width" else "pare distill joint … first"
-        raise InputError("--student", got="nothing", expected="a folder with a student", fix=fix)
-    path = Path(student).expanduser()
-    for folder in (path / "transformer", path):
-        if (folder / "config.json").is_file():
-            return folder
-    if dry_run:
-        return None
-    raise InputError(
-        "--student", got=f"{student}, no student", expected="a folder that pare prune wrote", fix="check it"
-    )
-
-
-def _student_counts(
-    folder: Path | None, geometry: Geometry, stage: str, ratio: float, student: str | Path | None
-) -> dict[str, Any]:
-    """How many heads and neurons the student has, as `pare.cost` takes it."""
-    from pare import student as students
-
-    if folder is None:
-        whole = stage == "joint" and student is None
-        return {} if whole and ratio == 0 else dataclasses.asdict(Ratios(ratio=ratio).counts(geometry))
-    config = read_json(folder / "config.json")
-    own = Geometry.from_config(config)
-    if (own.blocks, own.heads, own.head_dim, own.ffn) != (
-        geometry.blocks, geometry.heads, geometry.head_dim, geometry.ffn,
-    ):  # fmt: skip
-        raise InputError(
-            "--student", got=f"{_name(folder)}, of other shapes", expected="a student of MODEL", fix="check it"
-        )
-    return students.cost_arguments(config)
-
-
-def _importance(
-    run: str | Path | None, geometry: Geometry, identity: Mapping[str, str | None]
-) -> tuple[Any, str | None]:
-    """The mean relative change of every block of a run, ‖B(x) − x‖/‖x‖, and the run's name."""
-    if run is None:
-        return None, None
-    import numpy as np
-
-    from analysis.block_values import block_values
-    from analysis.runs import Run
-
-    opened = Run.open(run)
-    for name in ("config_hash", "weight_hash"):
-        theirs, ours = opened.manifest.model.get(name), identity.get(name)
-        if theirs and ours and theirs != ours:
-            raise InputError(
-                "--run",
-                got=f"a run of {opened.model_id} ({name.replace('_', ' ')} {theirs[:12]})",
-                expected=f"one of {identity['model_id']} ({ours[:12]})",
-                fix="use a run of the teacher",
-            )
-    values = np.nanmean(block_values(opened).cells(), axis=0)
-    if len(values) != geometry.blocks or not np.isfinite(values).all():
-        raise InputError(
-            "--run", got=f"{len(values)} blocks", expected=f"{geometry.blocks} measured ones", fix="a run of this model"
-        )
-    return values, opened.folder.resolve().name
-
-
-def _setup(stage: Any, run: DistillSettings, processes: int, sharded: bool) -> Setup:
-    return Setup(
-        stage,
-        processes=processes,
-        sharded=sharded,
-        compute_bytes=BYTES[run.dtype],
-        checkpointing=run.checkpointing,
-        batch=run.batch,
-        accumulation=run.accumulation,
-        average=run.ema > 0,
-        feature_blocks=0 if run.feature_weight == 0 or stage == "steps" else run.feature_blocks,
-        teacher=stage == "steps" or not run.velocities or run.held_out > 0,
-        guided=stage == "steps" and (run.guidance or 1) > 1,
-    )
-
-
-def _plan(
-    stage: Any, model: str, geometry: Geometry, run: DistillSettings, kept: dict[str, Any], processes: int | None
-) -> dict[str, Any]:
-    dtype = run.dtype if run.dtype != "auto" else "bfloat16" if run.device.startswith("cuda") else "float32"
-    run = run.model_copy(update={"dtype": dtype})
-    setup = _setup(stage, run, processes or 1, processes is not None and processes > 1)
-    need = training_memory(geometry, run.clip, kept, setup)
-    assert run.train_steps is not None and run.steps is not None
-    flops = step_flops(geometry, run.clip, kept, setup) * run.train_steps
-    if stage == "steps" and run.trajectories:
-        flops += (
-            trajectory_flops(geometry, run.clip, run.steps, guided=setup.guided) * run.trajectories / setup.processes
-        )
-    return {
-        "dry_run": True,
-        "stage": stage,
-        "model": model,
-        "dtype": dtype,
-        "processes": setup.processes,
-        "sharded": setup.sharded,
-        "clip": dataclasses.asdict(run.clip),
-        "teacher_parameters": cost.parameters(geometry).total,
-        "student_parameters": cost.parameters(geometry, **kept).total,
-        "memory": dataclasses.asdict(need) | {"total": need.total},
-        "flops_per_step": step_flops(geometry, run.clip, kept, setup),
-        "flops_per_device": flops,
-        "train_steps": run.train_steps,
-        "samples_per_step": run.batch * run.accumulation * setup.processes,
-        "hours_at_400_tflops": flops / 400e12 / 3600,
-        "settings": run.model_dump(),
-    }
-
-
-def _render_plan(result: dict[str, Any]) -> str:
-    if result["stage"] == "data":
-        return f"plan for {result['model']}: {result['samples']} samples, {gibi(result['bytes'])} (nothing was run)"
-    memory, clip = result["memory"], result["clip"]
-    parts = ", ".join(f"{name} {gibi(size)}" for name, size in memory.items() if name != "total")
-    where = f"{result['processes']} devices, models in shards" if result["sharded"] else "one device"
-    return "\n".join(
-        [
-            f"plan for {result['stage']} of {result['model']} on {where}, in {result['dtype']} (nothing was run)",
-            f"clip        {clip['height']} x {clip['width']} pixels, {clip['frames']} video frames",
-            f"parameters  {result['student_parameters']:,} of {result['teacher_parameters']:,}",
-            f"memory      {gibi(memory['total'])} a device: {parts}",
-            f"work        {result['train_steps']} steps of {result['samples_per_step']} samples, "
-            f"{tera(result['flops_per_step'])} a step and device",
-            f"time        {result['hours_at_400_tflops']:,.1f} h at 400 TFLOP/s a device",
-        ]
-    )
-
-
-def _sample_bytes(geometry: Geometry, clip: Clip) -> int:
-    """Bytes of one encoded sample at most: half-precision latents and condition, whole texts and images in float32."""
-    from pare.geometry import latent_frames
-
-    cells = clip.height // geometry.vae_spatial * (clip.width // geometry.vae_spatial)
-    latents = 2 * geometry.in_channels * latent_frames(geometry, clip.frames) * cells
-    image = 4 * geometry.image_tokens * (geometry.image_dim or 0)
-    return latents + 4 * geometry.text_tokens * geometry.text_dim + image
-
-
-def _name(folder: Path) -> str:
-    return folder.resolve().parent.name if folder.name == "transformer" else folder.resolve().name
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
