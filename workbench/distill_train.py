@@ -134,7 +134,7 @@ def loop_settings(run: DistillSettings) -> LoopSettings:
         seed=run.seed,
         schedule="cosine",
         accumulation=run.accumulation,
-        divergence=run.divergence,
+        divergence=run.divergence or 0.0,
     )
 
 

@@ -122,7 +122,7 @@ def write_trajectories(
     empty = data.empty.to(device)
 
     def make(number: int) -> dict[str, torch.Tensor]:
-        batch = data.batch([number % len(data)]).to(device)
+        batch = data.batch([number % data.trained]).to(device)
         generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + number + 2**41) % (2**63))
         noise = torch.randn(batch.clean.shape, generator=generator).to(device)
 
@@ -179,7 +179,7 @@ class FewStepDistillation:
         sigma = torch.tensor(trajectories.about["sigmas"])[points].to(self.device)
         here = states[torch.arange(len(order)), points].to(self.device)
         end = states[:, -1].to(self.device)
-        batch = self.data.batch([index % len(self.data) for index in order]).to(self.device)
+        batch = self.data.batch([index % self.data.trained for index in order]).to(self.device)
         with computing(self.device, self.compute):
             velocity = model(**batch.inputs(here, sigma))[0]
         return velocity_loss(velocity, (here - end) / sigma[:, None, None, None, None])

@@ -29,7 +29,7 @@ from workbench.distill_inputs import (
     student_folder,
 )
 from workbench.distill_plan import plan_stage, render_plan, sample_bytes, setup_of
-from workbench.distill_settings import PAPER_RATES, PAPER_STEPS, DistillSettings
+from workbench.distill_settings import DIVERGENCE, PAPER_RATES, PAPER_STEPS, DistillSettings
 from workbench.plan import duration, gibi
 
 SCHEMA = "pare-training/1"
@@ -90,6 +90,7 @@ def distill(
         update={
             "train_steps": filled.train_steps or PAPER_STEPS[stage],
             "learning_rate": filled.learning_rate or PAPER_RATES[stage],
+            "divergence": DIVERGENCE[stage] if filled.divergence is None else filled.divergence,
         }
     )
     folder = student_folder(student, stage, chosen.dry_run)
