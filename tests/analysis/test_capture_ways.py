@@ -56,9 +56,10 @@ def test_under_a_device_map(place, tiny_folder, tmp_path):
         mapped = WanTransformer3DModel.from_pretrained(folder, device_map={"": "cpu"}).eval()
     else:
         model = WanTransformer3DModel.from_pretrained(folder).eval()
-        modules = {name: "cpu" for name, _ in model.named_children() if name != "blocks"}
-        blocks = {"blocks.0": "cpu", "blocks.1": "disk"}
-        mapped = dispatch_model(model, modules | blocks, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
+        # The last block's weights on disk, all other modules and the one parameter beside them in memory.
+        places = {name: "cpu" for name, _ in model.named_children() if name != "blocks"}
+        places |= {"scale_shift_table": "cpu", "blocks.0": "cpu", "blocks.1": "disk"}
+        mapped = dispatch_model(model, places, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
         assert mapped.blocks[1].attn1.to_q.weight.is_meta
     before = hooks_of(mapped)
     for name, values in with_everything(mapped, given).items():

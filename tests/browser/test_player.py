@@ -75,7 +75,8 @@ def test_every_way_to_a_frame_shows_that_frame_of_both_videos(open_player, video
     expect(page.get_by_text("kept 0 after", exact=False)).to_be_hidden()
     page.locator(".forward").click()
     rests_on(page, 1)
-    expect(page.get_by_text(re.compile("^kept 1 after 1 changes"))).to_be_visible()
+    # How many messages the keys made depends on how fast they came.
+    expect(page.get_by_text(re.compile(r"^kept 1 after \d+ changes"))).to_be_visible()
     expect(strip).to_have_attribute(
         "aria-valuetext", re.compile("frame 1 of 0–16 · latent frame 1 · 0.13 s, brightness dense 1")
     )
