@@ -76,7 +76,9 @@ def _from_table(folder: Path, table: Path, rows: Iterable[Mapping[str, Any]]) ->
             )
         video = folder / file
         if not video.is_file():
-            raise InputError(f"{table.name}, row {number}", got=f"{file}, no such file", expected="a video", fix="mend it")
+            raise InputError(
+                f"{table.name}, row {number}", got=f"{file}, no such file", expected="a video", fix="mend it"
+            )
         found.append((video, caption.strip()))
     if not found:
         raise InputError(str(table), got="no rows", expected="a file and a caption a row", fix="add some")

@@ -54,7 +54,9 @@ masks = typer.Typer(
     cls=MakeByDefault, help="Make a mask from a run (`pare mask RUN --out MASK`), or look at one.", no_args_is_help=True
 )
 jobs = typer.Typer(help="Long commands in the background, shared with the app.", no_args_is_help=True)
-distillations = typer.Typer(help="Encode training data, and train a student in PARE's three stages.", no_args_is_help=True)
+distillations = typer.Typer(
+    help="Encode training data, and train a student in PARE's three stages.", no_args_is_help=True
+)
 cli.add_typer(masks, name="mask")
 cli.add_typer(distillations, name="distill")
 cli.add_typer(jobs, name="jobs")

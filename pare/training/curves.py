@@ -50,7 +50,9 @@ class Curves:
         self._log.flush()
         if self._board is not None:
             numbers = {f"validation/{name}": value for name, value in record.get("validation", {}).items()}
-            numbers |= {f"training/{name}": value for name, value in record.items() if name not in ("step", "validation")}
+            numbers |= {
+                f"training/{name}": value for name, value in record.items() if name not in ("step", "validation")
+            }
             for name, value in numbers.items():
                 if isinstance(value, int | float):
                     self._board.add_scalar(name, value, record["step"])

@@ -11,7 +11,11 @@ from pare.training.parallel import Parallel
 
 
 def probe_step(
-    model: Any, loss: Callable[[Any, int, torch.Generator], Any], parallel: Parallel, device: torch.device, seed: int = 0
+    model: Any,
+    loss: Callable[[Any, int, torch.Generator], Any],
+    parallel: Parallel,
+    device: torch.device,
+    seed: int = 0,
 ) -> tuple[float, int | None]:
     """Seconds of a forward and backward pass of one batch, and on CUDA the peak bytes; weights and gradients stay as they were.
 
