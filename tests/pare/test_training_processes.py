@@ -1,5 +1,6 @@
 """Trainings that are killed, and trainings of several processes: the same weights as alone and uninterrupted."""
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -187,3 +188,29 @@ def test_another_schedule_is_another_training(data, tmp_path):
     joint(data, tmp_path, loop(steps=2))
     with pytest.raises(InputError, match="schedule"):
         joint(data, tmp_path, loop(steps=2, schedule="hold"))
+
+
+def test_a_state_from_before_a_setting_existed_goes_on(tmp_path):
+    def loss(net, number, generator):
+        return (net(torch.randn(4, 2, generator=generator)) - 1).square().mean()
+
+    def model():
+        torch.manual_seed(0)
+        return torch.nn.Linear(2, 1)
+
+    def stop(done, total, message=""):
+        if done == 4:
+            raise Cancelled
+
+    old = {"schedule": "hold", "steps": 8, "checkpoint_every": 4}
+    whole = train(model(), loss, loop(**old), tmp_path / "whole")
+    with pytest.raises(Cancelled):
+        train(model(), loss, loop(**old), tmp_path / "old", progress=stop)
+    path = tmp_path / "old" / "state" / "state.json"
+    record = json.loads(path.read_text())
+    record = {name: record[name] for name in ("step", "settings", "updates")}
+    for name in ("schedule", "accumulation", "divergence"):
+        del record["settings"][name]
+    path.write_text(json.dumps(record))
+    resumed = train(model(), loss, loop(**old), tmp_path / "old")
+    assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
