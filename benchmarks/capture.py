@@ -11,7 +11,7 @@ since every block costs the same with and without capture and almost nothing lie
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from measuring import hardware, memory, turns
 from measuring.shapes import Case, build, cases, free_bytes
+from measuring.tables import head, interval, shape_cells
 
 from pare.cost import flops, parameters
 from pare.errors import InputError
@@ -187,28 +188,19 @@ COLUMNS = (
 )
 
 
-def head() -> str:
-    """The first two lines of a Markdown table."""
-    return "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-
-
 def body(rows: list[dict[str, Any]]) -> str:
     """The rows as lines of a Markdown table: medians, with the quartiles in brackets."""
     lines = []
     for row in rows:
-        blocks = f"{row['blocks']} block{'' if row['blocks'] == 1 else 's'}"
         cells = [
-            f"{row['model']}, {blocks}",
-            f"{row['height']} x {row['width']} x {row['frames']}",
-            f"{row['tokens']:,}",
-            row["way"],
+            *shape_cells(row),
             str(row["n"]),
         ]
         if row["n"]:
             cells += [
                 f"{row['seconds']['median']:.3g}",
-                _over(row["time"]),
-                _over(row["processor_time"]),
+                interval(row["time"]),
+                interval(row["processor_time"]),
                 _size(row["peak_bytes"]),
                 f"{row['memory']:.2f}",
             ]
@@ -216,10 +208,6 @@ def body(rows: list[dict[str, Any]]) -> str:
             cells += ["–", f"does not fit: {_size(row['needs_bytes'])}", "–", "–", "–"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _over(quartiles: Mapping[str, float]) -> str:
-    return f"{quartiles['median']:.3f} [{quartiles['lower']:.3f}, {quartiles['upper']:.3f}]"
 
 
 def _size(count: int) -> str:
@@ -263,7 +251,7 @@ def main(
         if threads is not None:
             torch.set_num_threads(threads)
         machine = hardware.describe(where, torch.get_num_threads())
-        print(hardware.line(machine), head(), sep="\n\n", flush=True)
+        print(hardware.line(machine), head(COLUMNS), sep="\n\n", flush=True)
         rows = []
         for case in chosen:
             with _status() as say:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from measuring import hardware, memory, turns
 from measuring.shapes import Case, build, cases
+from measuring.tables import head, interval, shape_cells
 
 from pare.cost import flops, outside_flops, parameters
 from pare.errors import InputError
@@ -154,37 +155,25 @@ COLUMNS = (
 )
 
 
-def head() -> str:
-    """The first two lines of a Markdown table."""
-    return "| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS)
-
-
 def body(rows: list[dict[str, Any]]) -> str:
     """The rows as lines of a Markdown table: medians, with the quartiles in brackets."""
     lines = []
     for row in rows:
         on_cpu = row["device"] == "cpu"
         cells = [
-            f"{row['model']}, {row['blocks']} block{'' if row['blocks'] == 1 else 's'}",
-            f"{row['height']} x {row['width']} x {row['frames']}",
-            f"{row['tokens']:,}",
-            row["way"],
+            *shape_cells(row),
             f"{row['parameters']:,}",
             str(row["n"]),
             f"{row['seconds']['median']:.3g}",
             f"{row['operations_over_dense']:.3f}",
-            _over(row["time"]),
-            _over(row["processor_time"]),
+            interval(row["time"]),
+            interval(row["processor_time"]),
             # A shared processor's own time is the steadier clock; a GPU's work is in neither but the first.
             f"{row['processor_time_over_operations' if on_cpu else 'time_over_operations']:.3f}",
             f"{row['memory']:.2f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _over(quartiles: Mapping[str, float]) -> str:
-    return f"{quartiles['median']:.3f} [{quartiles['lower']:.3f}, {quartiles['upper']:.3f}]"
 
 
 def planned(case: Case, ratios: list[float], qk_norm: str) -> str:
@@ -236,7 +225,7 @@ def main(
         if threads is not None:
             torch.set_num_threads(threads)
         machine = hardware.describe(where, torch.get_num_threads())
-        print(hardware.line(machine), head(), sep="\n\n", flush=True)
+        print(hardware.line(machine), head(COLUMNS), sep="\n\n", flush=True)
         rows = []
         for case in chosen:
             found = measure(case, ratios, qk_norm, where, precision, repeats)

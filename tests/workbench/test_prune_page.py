@@ -41,20 +41,11 @@ def captures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def at(tmp_path, monkeypatch, captures):
-    """at(**link) runs the page on these captures; jobs are queued, and no worker starts."""
-    (tmp_path / "data").mkdir()
-    monkeypatch.setenv("PARE_WORKSPACE", str(tmp_path / "workspace"))
-    monkeypatch.setenv("PARE_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("workbench.jobs.api.Jobs.ensure_worker", lambda *_, **__: None)
+def at(open_page, captures):
+    """at(**link) runs the page on these captures."""
 
     def run(folder: Path | None = captures, **link: str) -> AppTest:
-        monkeypatch.setenv("PARE_FOLDERS", str(folder or ""))
-        test = AppTest.from_file(str(PROJECT / "app.py"), default_timeout=60)
-        test.switch_page(PAGE)
-        for key, text in link.items():
-            test.query_params[key] = text
-        return test.run()
+        return open_page(PAGE, folder, **link)
 
     return run
 

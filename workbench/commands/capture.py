@@ -100,14 +100,7 @@ def capture(
         return expected
     identity = models.model_identity(model)
     if process.leads:
-        check_fits(
-            expected,
-            # A worker may hold this very model already: then only a model larger than the machine is refused.
-            memory=models.memory_of(device, free=load is None) if run.offload == "none" else None,
-            disk=shutil.disk_usage(nearest(Path(out))).free,
-            max_disk=max_disk,
-        )
-        progress(0, 1, f"expecting {expectation(expected)}")
+        check_room(expected, run, out, device=device, max_disk=max_disk, warm=load is not None, progress=progress)
     progress(0, 1, "loading the model")
     pipe = (load or models.load_pipeline)(model, **run.loading)
     start = time.perf_counter()
@@ -164,6 +157,31 @@ def render(result: dict[str, Any]) -> str:
         f"{measured}\nheads: {roles} (tau_s {result['tau_s']}, tau_t {result['tau_t']}; uniform attention would have "
         f"{result['uniform_ratio']:.3f})"
     )
+
+
+def check_room(
+    expected: dict[str, Any],
+    run: RunSettings,
+    out: str | Path,
+    *,
+    device: Any,
+    max_disk: float,
+    warm: bool,
+    progress: Progress,
+) -> None:
+    """Refuses a plan that this machine cannot hold, and otherwise reports what it expects.
+
+    `warm`: a worker may hold this very model already; then only a model larger than the machine is refused.
+    """
+    from pare import models
+
+    check_fits(
+        expected,
+        memory=models.memory_of(device, free=not warm) if run.offload == "none" else None,
+        disk=shutil.disk_usage(nearest(Path(out))).free,
+        max_disk=max_disk,
+    )
+    progress(0, 1, f"expecting {expectation(expected)}")
 
 
 def nearest(path: Path) -> Path:

@@ -1,14 +1,13 @@
 """`pare route`: generate videos with a part of the blocks at every step, and write the decisions as a run."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pare.progress import Progress, silent
-from workbench.commands.capture import nearest, read_prompts
-from workbench.plan import check_fits, duration, expectation, forwards_per_clip, gibi, plan, render_plan
+from workbench.commands.capture import check_room, read_prompts
+from workbench.plan import duration, forwards_per_clip, gibi, plan, render_plan
 from workbench.routing import choose_routing, planned_share, routed
 from workbench.routing_settings import RoutingSettings
 from workbench.settings import RunSettings
@@ -94,13 +93,7 @@ def route(
         return expected
     identity = models.model_identity(model)
     if process.leads:
-        check_fits(
-            expected,
-            memory=models.memory_of(device, free=load is None) if filled.offload == "none" else None,
-            disk=shutil.disk_usage(nearest(Path(out))).free,
-            max_disk=max_disk,
-        )
-        progress(0, 1, f"expecting {expectation(expected)}")
+        check_room(expected, filled, out, device=device, max_disk=max_disk, warm=load is not None, progress=progress)
     progress(0, 1, "loading the model")
     pipe = (load or models.load_pipeline)(model, **filled.loading)
     start = time.perf_counter()

@@ -1,23 +1,7 @@
-// The element: events in, one message out per chosen block. State is kept per mounted element, since Streamlit calls the
-// default export again on every run and on every change of theme.
+// The element: events in, one message out per chosen block.
 
-const mounted = new WeakMap();
-
-export default function blockMap({ data, parentElement, setTriggerValue }) {
-  let map = mounted.get(parentElement);
-  if (!map || !map.root.isConnected) {
-    map?.disconnect();
-    map = new BlockMap(parentElement.querySelector(".block-map"));
-    mounted.set(parentElement, map);
-  }
-  map.trigger = setTriggerValue;
-  map.observer.observe(map.root);
-  map.receive(data);
-  // Streamlit may run the clean-up of an overtaken call while the element lives on.
-  const call = (map.lastCall = {});
-  return () => {
-    if (map.lastCall === call) map.disconnect();
-  };
+export default function blockMap(call) {
+  return mount(BlockMap, ".block-map", call);
 }
 
 class BlockMap {
@@ -31,7 +15,11 @@ class BlockMap {
     this.live = find(".live");
     this.state = { hover: null, chosen: null, focus: [0, 0], focused: false };
     this.observer = new ResizeObserver(() => this.schedule());
-    this.listen();
+    listenToCells(this, placeAt, () => [this.state.blocks, this.state.steps], ([block]) => this.choose(block));
+  }
+
+  connect() {
+    this.observer.observe(this.root);
   }
 
   disconnect() {
@@ -111,44 +99,5 @@ class BlockMap {
     this.live.textContent = `chosen ${this.describe([block, null])}`;
     this.received = block;
     this.trigger("block", block);
-  }
-
-  listen() {
-    const { cells, state } = this;
-    const under = (event) => {
-      const box = this.canvas.getBoundingClientRect();
-      return this.layout ? placeAt(this.layout, event.clientX - box.left, event.clientY - box.top) : null;
-    };
-    const hover = (place) => {
-      if (String(place) === String(state.hover)) return;
-      state.hover = place;
-      this.schedule();
-    };
-    cells.onpointermove = (event) => hover(under(event));
-    cells.onpointerleave = () => hover(null);
-    cells.onclick = (event) => {
-      const place = under(event);
-      if (!place) return;
-      state.focus = [place[0], place[1] ?? state.focus[1]];
-      this.choose(place[0]);
-    };
-    cells.onfocus = cells.onblur = () => {
-      state.focused = cells.matches(":focus-visible");
-      this.schedule();
-    };
-    cells.onkeydown = (event) => {
-      if (event.altKey || event.metaKey) return;
-      if (event.key === "Enter" || event.key === " ") {
-        event.preventDefault();
-        this.choose(state.focus[0]);
-        return;
-      }
-      const place = cellAfterKey(state.focus, event.key, state.blocks, state.steps, event.ctrlKey);
-      if (!place) return;
-      event.preventDefault();
-      Object.assign(state, { focus: place, hover: null, focused: true });
-      this.live.textContent = this.describe(place);
-      this.schedule();
-    };
   }
 }

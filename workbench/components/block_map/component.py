@@ -14,7 +14,7 @@ from workbench.components.source import source
 if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
-SCRIPTS = ("canvas.js", "block_map/draw.js", "block_map/block_map.js")
+SCRIPTS = ("canvas.js", "cells.js", "block_map/draw.js", "block_map/block_map.js")
 
 
 def block_map(

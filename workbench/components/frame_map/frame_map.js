@@ -1,21 +1,7 @@
 // The element: it reads a cell under the pointer or the keys, and talks to the players of its page inside the browser.
 
-const mounted = new WeakMap();
-
-export default function frameMap({ data, parentElement }) {
-  let map = mounted.get(parentElement);
-  if (!map || !map.root.isConnected) {
-    map?.disconnect();
-    map = new FrameMap(parentElement.querySelector(".frame-map"));
-    mounted.set(parentElement, map);
-  }
-  map.observer.observe(map.root);
-  map.receive(data);
-  // Streamlit may run the clean-up of an overtaken call while the element lives on.
-  const call = (map.lastCall = {});
-  return () => {
-    if (map.lastCall === call) map.disconnect();
-  };
+export default function frameMap(call) {
+  return mount(FrameMap, ".frame-map", call);
 }
 
 class FrameMap {
@@ -26,7 +12,11 @@ class FrameMap {
     this.state = { frame: null, hover: null, focus: [0, 0], focused: false };
     this.link = new FrameLink({ onShown: (frame) => this.mark(frame) });
     this.observer = new ResizeObserver(() => this.schedule());
-    this.listen();
+    listenToCells(this, framesAt, () => [this.state.frames, this.state.frames], ([query]) => this.choose(query));
+  }
+
+  connect() {
+    this.observer.observe(this.root);
   }
 
   disconnect() {
@@ -95,44 +85,5 @@ class FrameMap {
     this.mark(query);
     this.live.textContent = `frame ${query}`;
     this.link.want(query);
-  }
-
-  listen() {
-    const { cells, state } = this;
-    const under = (event) => {
-      const box = this.canvas.getBoundingClientRect();
-      return this.layout ? framesAt(this.layout, event.clientX - box.left, event.clientY - box.top) : null;
-    };
-    const hover = (cell) => {
-      if (String(cell) === String(state.hover)) return;
-      state.hover = cell;
-      this.schedule();
-    };
-    cells.onpointermove = (event) => hover(under(event));
-    cells.onpointerleave = () => hover(null);
-    cells.onclick = (event) => {
-      const cell = under(event);
-      if (!cell) return;
-      state.focus = cell;
-      this.choose(cell[0]);
-    };
-    cells.onfocus = cells.onblur = () => {
-      state.focused = cells.matches(":focus-visible");
-      this.schedule();
-    };
-    cells.onkeydown = (event) => {
-      if (event.altKey || event.metaKey) return;
-      if (event.key === "Enter" || event.key === " ") {
-        event.preventDefault();
-        this.choose(state.focus[0]);
-        return;
-      }
-      const cell = cellAfterKey(state.focus, event.key, state.frames, state.frames, event.ctrlKey);
-      if (!cell) return;
-      event.preventDefault();
-      Object.assign(state, { focus: cell, hover: null, focused: true });
-      this.live.textContent = this.describe(cell);
-      this.schedule();
-    };
   }
 }

@@ -16,7 +16,7 @@ from workbench.components.source import source
 if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
-SCRIPTS = ("canvas.js", "lanes/draw.js", "lanes/lanes.js")
+SCRIPTS = ("canvas.js", "cells.js", "lanes/draw.js", "lanes/lanes.js")
 
 
 @dataclass(frozen=True, eq=False)

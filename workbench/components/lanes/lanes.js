@@ -1,23 +1,7 @@
-// The element: events in, one message out per cell turned over. State is kept per mounted element, since Streamlit calls
-// the default export again on every run and on every change of theme.
+// The element: events in, one message out per cell turned over.
 
-const mounted = new WeakMap();
-
-export default function lanes({ data, parentElement, setTriggerValue }) {
-  let found = mounted.get(parentElement);
-  if (!found || !found.root.isConnected) {
-    found?.disconnect();
-    found = new Lanes(parentElement.querySelector(".lanes"));
-    mounted.set(parentElement, found);
-  }
-  found.trigger = setTriggerValue;
-  found.observer.observe(found.root);
-  found.receive(data);
-  // Streamlit may run the clean-up of an overtaken call while the element lives on.
-  const call = (found.lastCall = {});
-  return () => {
-    if (found.lastCall === call) found.disconnect();
-  };
+export default function lanes(call) {
+  return mount(Lanes, ".lanes", call);
 }
 
 class Lanes {
@@ -31,7 +15,13 @@ class Lanes {
     this.live = find(".live");
     this.state = { hover: null, focus: [1, 0], focused: false };
     this.observer = new ResizeObserver(() => this.schedule());
-    this.listen();
+    // The map above is there to be read.
+    const turn = (focus, place) => place[2] || this.turn(focus);
+    listenToCells(this, cellAt, () => [this.state.blocks, this.state.steps], turn);
+  }
+
+  connect() {
+    this.observer.observe(this.root);
   }
 
   disconnect() {
@@ -133,45 +123,5 @@ class Lanes {
     this.schedule();
     this.live.textContent = `turned over: ${this.describe([block, step])}`;
     this.trigger("cell", [step, block]);
-  }
-
-  listen() {
-    const { cells, state } = this;
-    const under = (event) => {
-      const box = this.canvas.getBoundingClientRect();
-      return this.layout ? cellAt(this.layout, event.clientX - box.left, event.clientY - box.top) : null;
-    };
-    const hover = (place) => {
-      if (String(place) === String(state.hover)) return;
-      state.hover = place;
-      this.schedule();
-    };
-    cells.onpointermove = (event) => hover(under(event));
-    cells.onpointerleave = () => hover(null);
-    cells.onclick = (event) => {
-      const place = under(event);
-      if (!place) return;
-      state.focus = [place[0], place[1]];
-      // The map above is there to be read.
-      if (!place[2]) this.turn(state.focus);
-    };
-    cells.onfocus = cells.onblur = () => {
-      state.focused = cells.matches(":focus-visible");
-      this.schedule();
-    };
-    cells.onkeydown = (event) => {
-      if (event.altKey || event.metaKey) return;
-      if (event.key === "Enter" || event.key === " ") {
-        event.preventDefault();
-        this.turn(state.focus);
-        return;
-      }
-      const place = cellAfterKey(state.focus, event.key, state.blocks, state.steps, event.ctrlKey);
-      if (!place) return;
-      event.preventDefault();
-      Object.assign(state, { focus: place, hover: null, focused: true });
-      this.live.textContent = this.describe(place);
-      this.schedule();
-    };
   }
 }
