@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from pare.errors import InputError
 from workbench.components.head_grid.cells import dense_cells, grid_shape
-from workbench.components.head_grid.value import MIN_GAP, HeadGridValue, parse_value
+from workbench.components.head_grid.value import MIN_GAP, HeadGridValue, parse_value, whole_message
 
 FALLBACK = HeadGridValue(0.7, 0.3, 1, 2)
 
@@ -119,6 +119,17 @@ def test_the_component_mounts_and_returns_the_selection_it_was_given():
 
 def test_what_the_browser_sent_is_returned_once_checked():
     app = AppTest.from_function(page)
-    app.session_state["grid"] = {"thresholds": [0.9, 0.1], "cell": [5, 5]}
+    app.session_state["grid"] = {"thresholds": {"thresholds": [0.9, 0.1], "cell": [5, 5]}}
     app.run()
     assert app.text[0].value == "0.9 0.1 1 0"
+
+
+def test_a_message_that_overtakes_another_loses_nothing():
+    first = {"thresholds": {"thresholds": [0.65, 0.3], "cell": None}}
+    second = {"cell": {"thresholds": [0.65, 0.3], "cell": [5, 1]}}
+    # Python never ran between the two, so it still falls back on what was before both.
+    assert parse_value(whole_message(second), 8, 10, HeadGridValue(0.7, 0.3)) == HeadGridValue(0.65, 0.3, 5, 1)
+    assert parse_value(whole_message(first | second), 8, 10, HeadGridValue(0.7, 0.3)) == HeadGridValue(0.65, 0.3, 5, 1)
+    older = {"thresholds": {"thresholds": [0.6, 0.3], "cell": [1, 1]}}
+    newer = {"cell": {"thresholds": [0.7, 0.3], "cell": [5, 1]}}
+    assert parse_value(whole_message(older | newer), 8, 10, HeadGridValue(0.7, 0.3)) == HeadGridValue(0.6, 0.3, 5, 1)

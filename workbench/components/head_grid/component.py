@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.roles import check_thresholds
 from pare.errors import InputError
 from workbench.components.head_grid.cells import dense_cells, grid_shape
-from workbench.components.head_grid.value import HeadGridValue, parse_value
+from workbench.components.head_grid.value import HeadGridValue, parse_value, whole_message
 from workbench.components.source import source
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def head_grid(
     current = parse_value({"cell": cell}, *shape, HeadGridValue(tau_s, tau_t))
 
     def value_of(raw: object) -> HeadGridValue:
-        value = parse_value(raw, *shape, current)
+        value = parse_value(whole_message(raw), *shape, current)
         return value if value.block is None else replace(value, block=value.block + first)
 
     def changed() -> None:

@@ -104,9 +104,11 @@ class HeadGrid {
     return changed && this.sent[name].length === 0;
   }
 
+  /** Both parts go with either message: one that overtakes another before Python has run must not lose what it said. */
   send(name, value) {
+    const { state } = this;
     this.sent[name].push(JSON.stringify(value));
-    this.trigger(name, value);
+    this.trigger(name, { thresholds: this.drag?.before ?? state.thresholds, cell: state.pinned, [name]: value });
   }
 
   reclassify() {

@@ -45,6 +45,22 @@ def parse_value(raw: object, blocks: int, heads: int, fallback: HeadGridValue) -
     return value
 
 
+def whole_message(raw: object) -> object:
+    """Thresholds and cell of one or two messages, each of which holds both; a part comes first from its own message.
+
+    >>> whole_message({"cell": {"thresholds": [0.6, 0.2], "cell": [3, 7]}})
+    {'thresholds': [0.6, 0.2], 'cell': [3, 7]}
+    """
+    if not isinstance(raw, Mapping):
+        return raw
+    messages = {name: raw.get(name) for name in ("thresholds", "cell")}
+    found = {}
+    for name in messages:
+        holders = (messages[name], *messages.values())
+        found[name] = next((each.get(name) for each in holders if isinstance(each, Mapping)), None)
+    return found
+
+
 def _pair(raw: Any) -> tuple[float, float] | None:
     if not isinstance(raw, (list, tuple)) or len(raw) != 2:
         return None
