@@ -1,7 +1,8 @@
 """Pictures of the demo model for its document: `python -m workbench.demo.pictures`.
 
-Writes `demo-data.png` (held-out clips), `demo-samples.png` (generated clips, with the evaluation's prompts and seeds) and
-`demo-loss.png` (the training log, where the build's cache is at hand).
+Writes `demo-data.png` (held-out clips), `demo-samples.png` (generated clips, with the evaluation's prompts and seeds),
+`demo-ratios.png` (the bundled run's intra-slice ratios and entropies) and `demo-loss.png` (the training log, where the
+build's cache is at hand).
 """
 
 import argparse
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analysis.runs import Run
 from pare.geometry import DEMO
 from pare.training.loop import read_log
 from workbench.demo.build import cache_folder
@@ -56,6 +58,25 @@ def loss_curve(records: Sequence[dict]) -> Figure:
     return figure
 
 
+def ratio_histogram(run: Run) -> Figure:
+    """Ratios of every head, block and timestep (means over samples) as a histogram, and each one's entropy beside it.
+
+    Entropy is over its largest, log(tokens): 1 is attention spread evenly over all tokens, where the ratio is 1/Fl.
+    """
+    ratio, entropy = (run.summary(name)["mean"] for name in ("self/ratio", "self/entropy"))
+    figure = Figure(figsize=(9, 3.4), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.hist(ratio.ravel(), bins=np.linspace(0, 1, 41), color="#0072B2")
+    left.set(xlabel="intra-slice ratio r", ylabel=f"heads x blocks x timesteps, n = {ratio.size}")
+    right.scatter(ratio.ravel(), entropy.ravel() / run.uniform_entropy, s=6, alpha=0.5, color="#0072B2", linewidths=0)
+    right.set(xlabel="intra-slice ratio r", ylabel="entropy / log(tokens)", xlim=(0, 1), ylim=(0, 1.02))
+    for axis in (left, right):
+        axis.axvline(run.uniform, color="#D55E00", linestyle="--", label=f"uniform attention, 1/{run.num_frames}")
+        axis.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False, fontsize=8)
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Writes a figure as PNG."""
     FigureCanvasAgg(figure)
@@ -96,6 +117,7 @@ def main() -> None:
     )
     prompts = (DEMO.parent / "prompts" / "held-out.txt").read_text().splitlines()[: arguments.clips]
     save(clip_rows(generated(prompts, arguments.model), prompts), arguments.out / "demo-samples.png")
+    save(ratio_histogram(Run.open(DEMO.parent / "runs" / "demo")), arguments.out / "demo-ratios.png")
     log = arguments.cache / "transformer"
     if (log / "log.jsonl").exists():
         save(loss_curve(list(read_log(log))), arguments.out / "demo-loss.png")
