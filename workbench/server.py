@@ -5,6 +5,8 @@
 
 import os
 import sys
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +23,7 @@ from pare.errors import InputError
 from workbench.places import PROJECT, Places
 
 VIDEO_ROUTE = "/api/video"
+PLOTLY_ROUTE = "/api/plotly.min.js"
 ROUTES_VARIABLE = "PARE_ROUTES"
 """Set in a process that serves the routes below, so that pages can tell it from a plain `streamlit run app.py`."""
 
@@ -52,6 +55,11 @@ def video_address(places: Places, path: Path) -> str | None:
     return f"{VIDEO_ROUTE}/{quote(name)}" if name and os.environ.get(ROUTES_VARIABLE) else None
 
 
+def plotly_address() -> str | None:
+    """The address of this server's plotly.js, the one that made the figures; None where it is not served (as above)."""
+    return f"{PLOTLY_ROUTE}?v={version('plotly')}" if os.environ.get(ROUTES_VARIABLE) else None
+
+
 class SecurityHeaders:
     """Adds the headers that keep other sites from framing the app and browsers from guessing types."""
 
@@ -69,7 +77,7 @@ class SecurityHeaders:
 
 
 def routes(places: Places) -> list[Route]:
-    """The routes beside Streamlit's own: videos below the places, with Range requests."""
+    """The routes beside Streamlit's own: videos below the places, with Range requests, and plotly.js."""
 
     def video(request: Request) -> FileResponse:
         try:
@@ -80,7 +88,15 @@ def routes(places: Places) -> list[Route]:
             raise HTTPException(404, "no such video")
         return FileResponse(path, media_type="video/mp4", headers={"Cache-Control": "private, no-cache"})
 
-    return [Route(VIDEO_ROUTE + "/{name:path}", video, methods=["GET"])]
+    def plotly(_: Request) -> FileResponse:
+        path = str(files("plotly").joinpath("package_data", "plotly.min.js"))
+        # Its address names its version, so it never changes.
+        return FileResponse(path, media_type="text/javascript", headers={"Cache-Control": "private, max-age=31536000"})
+
+    return [
+        Route(VIDEO_ROUTE + "/{name:path}", video, methods=["GET"]),
+        Route(PLOTLY_ROUTE, plotly, methods=["GET"]),
+    ]
 
 
 def middleware() -> list[Middleware]:

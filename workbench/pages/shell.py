@@ -25,6 +25,10 @@ STYLE = """<style>
 .st-key-prune_table table { width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 .st-key-prune_table :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
+[class*="st-key-chart_"] [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; }
+[class*="st-key-corner_"] { height: 1.5rem; }
+[class*="st-key-corner_"] button { min-height: 1.5rem; padding: 0 0.4rem; font-size: 0.8rem; opacity: 0.75; }
+[class*="st-key-corner_"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
 video { max-width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 </style>"""
 

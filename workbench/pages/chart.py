@@ -1,0 +1,114 @@
+"""A chart on a page, and the way out of the page for it: PNG, SVG, CSV, and the Python and the command that make it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from workbench.components.copy_button.component import copy_button
+from workbench.components.picture_buttons.component import picture_buttons
+from workbench.pages.shell import guard
+from workbench.server import plotly_address
+
+PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"], "displayModeBar": False}
+Table = pd.DataFrame | Callable[[], pd.DataFrame]
+
+
+def show_chart(
+    figure: go.Figure,
+    *,
+    key: str,
+    alt: str,
+    table: Table | None,
+    python: str,
+    command: str | None,
+    name: str,
+    height: int | None = None,
+    on_select: Callable[[], None] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Any:
+    """Draw a plotly figure with its "Take out" in the corner; returns what was selected in it where `on_select` is given.
+
+    `table` is the frame behind it (or what makes it, called at the click), `python` the lines that make it from a run,
+    `command` the command line that does, where there is one, `name` the stem of the files it is saved as.
+    """
+    with st.container(key=f"chart_{key}", gap=None):
+        drawn = st.plotly_chart(
+            figure,
+            key=key,
+            alt=alt,
+            height="content" if height is None else height,
+            on_select="ignore" if on_select is None else on_select,
+            config={**PLOT, **(config or {})},
+        )
+        take_out(figure, key=key, alt=alt, table=table, python=python, command=command, name=name)
+    return drawn
+
+
+def take_out(
+    figure: go.Figure | Callable[[], go.Figure],
+    *,
+    key: str,
+    alt: str,
+    table: Table | None,
+    python: str,
+    command: str | None,
+    name: str,
+) -> None:
+    """The "Take out" of a chart, alone: what a map drawn by a component of ours shows beside it (see `show_chart`).
+
+    Nothing is made before it is opened; opening it reruns nothing else of the page.
+    """
+
+    def show() -> None:
+        with st.container(key=f"corner_{key}", horizontal=True, horizontal_alignment="right"):
+            opened = st.popover("Take out", type="tertiary", key=f"take_out_{key}", on_change="rerun")
+        if opened.open:
+            with opened, guard("take out"):
+                _ways(figure, key=key, alt=alt, table=table, python=python, command=command, name=name)
+
+    st.fragment(show)()
+
+
+def _ways(
+    figure: go.Figure | Callable[[], go.Figure],
+    *,
+    key: str,
+    alt: str,
+    table: Table | None,
+    python: str,
+    command: str | None,
+    name: str,
+) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        script = plotly_address()
+        if script is not None:
+            drawn = figure() if callable(figure) else figure
+            picture_buttons(drawn, name=name, title=alt, script=script, key=f"pictures_{key}")
+        if table is not None:
+            st.download_button(
+                "CSV",
+                data=lambda: csv(table),
+                file_name=f"{name}.csv",
+                mime="text/csv",
+                on_click="ignore",
+                key=f"csv_{key}",
+            )
+    if script is None:
+        st.caption("PNG and SVG: start the app with `pare app` or `make app`, which serve what draws them.")
+    for label, text, language in (("Python", python, "python"), ("command line", command, "bash")):
+        if text is not None:
+            st.code(text, language=language, wrap_lines=True)
+            copy_button(f"Copy {label}", text, key=f"copy_{language}_{key}")
+
+
+def csv(table: Table) -> bytes:
+    """The frame behind a chart as CSV, UTF-8, with a row of column names.
+
+    >>> csv(pd.DataFrame({"block": [0], "mean": [0.5]}))
+    b'block,mean\\n0,0.5\\n'
+    """
+    frame = table() if callable(table) else table
+    return frame.to_csv(index=False, lineterminator="\n").encode()
