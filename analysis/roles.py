@@ -115,17 +115,27 @@ def bootstrap_interval(
     True
     """
     values = np.asarray(values, float)
-    samples, shape = values.shape[0], values.shape[1:]
-    if samples < 2:
-        return np.full(shape, np.nan), np.full(shape, np.nan)
+    if len(values) < 2:
+        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
+    low, high = np.nanquantile(bootstrap_means(values, seed, draws), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def bootstrap_means(values: np.ndarray, seed: int = 0, draws: int = 1000) -> np.ndarray:
+    """Means [draw, …] of `values` [sample, …] with its samples redrawn whole; NaN where a draw has no value.
+
+    >>> bootstrap_means(np.array([[2.0, np.nan], [2.0, np.nan]]), draws=2).tolist()
+    [[2.0, nan], [2.0, nan]]
+    """
+    values = np.asarray(values, float)
+    samples = len(values)
     generator = np.random.default_rng(seed)
     counts = generator.multinomial(samples, np.full(samples, 1 / samples), size=draws).astype(float)
     flat = values.reshape(samples, -1)
     there = ~np.isnan(flat)
     n = counts @ there
     means = np.divide(counts @ np.where(there, flat, 0.0), n, out=np.full(n.shape, np.nan), where=n > 0)
-    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low.reshape(shape), high.reshape(shape)
+    return means.reshape(draws, *values.shape[1:])
 
 
 def role_table(
