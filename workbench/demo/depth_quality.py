@@ -10,32 +10,28 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from analysis.paired import mean_over_prompts, paired_difference
 from pare.errors import InputError
 from pare.files import write_bytes
 from pare.progress import Progress, silent
 from pare.versions import versions
-from workbench.demo.evaluate import identity, judge, read_prompts
+from workbench.demo.evaluate import identity, read_prompts
 from workbench.demo.prompts import HELD_OUT
-from workbench.demo.settings import DATA
+from workbench.demo.quality import Record, measure_videos, render, resumed, table
 from workbench.routing import RoutingChoice, choose_routing, routed
 from workbench.routing_settings import RoutingSettings
 from workbench.settings import RunSettings
 
 SCHEMA = "pare-depth-quality/1"
 SHARES, CACHE_SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5), (0.75, 0.5)
-ORACLE = ("digit", "colour", "direction", "speed")
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -153,10 +149,6 @@ def measure(
     `importance` is a run of the model (the demo's own unless given). Raises `InputError` for a file of another
     measurement.
     """
-    from analysis.metrics.moving_digits_factors import parse_caption
-    from analysis.metrics.video import measure as motion
-    from analysis.metrics.video import measure_pair, summary
-
     chosen = list(ways or all_ways())
     lines, run = out.with_suffix(".jsonl"), RunSettings.of(**settings).filled(model)
     captions = read_prompts(prompts)[:count]
@@ -164,134 +156,19 @@ def measure(
         json.dumps({"schema": SCHEMA, "model": identity(model), "settings": run.model_dump(), "prompts": captions,
                     "ways": [asdict(way) for way in chosen], "versions": versions()})
     )  # fmt: skip
-    thresholds, records = resumed(lines, header)
-    done = {(record["way"], record["seed"]) for record in records}
-    if len(done) < len(chosen) * len(captions):
+    kept, records = resumed(lines, header)
+    thresholds = kept.get("thresholds", {})
+    if len(records) < len(chosen) * len(captions):
         bench = Bench(model, run, importance, load)
         bench.tune(chosen, captions[0], progress)
         # An interrupted measurement goes on with the thresholds that it began with.
         bench.thresholds |= thresholds
         thresholds = bench.thresholds
         first = header | {"thresholds": thresholds}
-        write_bytes(lines, "".join(json.dumps(line) + "\n" for line in [first, *records]).encode())
-        for seed, prompt in enumerate(captions):
-            if all((way.name, seed) in done for way in chosen):
-                continue
-            teacher = bench.video(chosen[0], prompt, seed)
-            own = motion(teacher["frames"])
-            for number, way in enumerate(chosen):
-                if (way.name, seed) in done:
-                    continue
-                made = bench.video(way, prompt, seed) if number else teacher
-                seen = motion(made["frames"])
-                pair = summary(measure_pair(teacher["frames"], made["frames"], own, seen)) if number else {}
-                score = judge(made["frames"], parse_caption(prompt), DATA)["score"]
-                record = {"way": way.name, "seed": seed, "prompt": prompt, "share": made["share"],
-                          "seconds": made["seconds"], "processor_seconds": made["processor_seconds"],
-                          "score": score, "motion": seen.summary, "to_teacher": pair}  # fmt: skip
-                _append(lines, record)
-                records.append(record)
-                progress(seed * len(chosen) + number + 1, len(captions) * len(chosen), f"{way.name}: {prompt}")
+        measure_videos(lines, first, records, chosen, captions, bench.video, progress)
     result = {**header, "thresholds": thresholds, "table": table(records, chosen)}
     write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
     return result
-
-
-def table(records: Sequence[Record], ways: Sequence[Way]) -> list[Record]:
-    """One row per way: executed share, seconds over the teacher's, oracle scores and motion less the teacher's, PSNR, SSIM.
-
-    Differences are paired over prompts, with 95 % bootstrap intervals and n.
-    """
-    by_way: dict[str, dict[int, Record]] = {}
-    for record in records:
-        by_way.setdefault(record["way"], {})[record["seed"]] = record
-    teacher = by_way.get(ways[0].name, {})
-    rows = []
-    for way in ways:
-        own = by_way.get(way.name, {})
-        seeds = sorted(set(own) & set(teacher))
-        if not seeds:
-            continue
-
-        def column(found: Mapping[int, Record], *path: str, seeds: list[int] = seeds) -> list[float]:
-            values = []
-            for seed in seeds:
-                value: Any = found[seed]
-                for key in path:
-                    value = value.get(key) if isinstance(value, Mapping) else None
-                values.append(float("nan") if value is None else float(value))
-            return values
-
-        row: Record = {"way": way.name, "n": len(seeds), "asked": way.share}
-        row["share"] = float(np.mean(column(own, "share")))
-        for clock in ("seconds", "processor_seconds"):
-            row[clock] = float(np.median(column(own, clock)))
-            ratios = np.array(column(own, clock)) / np.array(column(teacher, clock))
-            row[f"{clock}_over_teacher"] = asdict(mean_over_prompts(ratios))
-        for group, names in (("score", ORACLE), ("motion", ("flow_magnitude", "still_share", "warp_error"))):
-            row |= {
-                name: asdict(paired_difference(column(teacher, group, name), column(own, group, name)))
-                for name in names
-            }
-        if way is not ways[0]:
-            row |= {name: asdict(mean_over_prompts(column(own, "to_teacher", name))) for name in ("psnr", "ssim")}
-        rows.append(row)
-    return rows
-
-
-def render(rows: Sequence[Record]) -> str:
-    """The table as Markdown: means, and in brackets the interval of the difference to the teacher, or of the mean."""
-    columns = ("digit", "direction", "speed", "flow_magnitude", "psnr", "ssim")
-    names = ["way", "n", "share run", "time", *(each.replace("_", " ") for each in columns)]
-    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-    for row in rows:
-        cells = [
-            row["way"],
-            str(row["n"]),
-            f"{row['share']:.3f}",
-            f"{row['processor_seconds_over_teacher']['mean']:.2f}",
-        ]
-        for name in columns:
-            found = row.get(name)
-            if found is None or found["n"] == 0:
-                cells.append("–")
-            elif "difference" in found:
-                spread = f" [{found['low']:+.3f}, {found['high']:+.3f}]" if row is not rows[0] else ""
-                cells.append(f"{found['mean_b']:.3f}{spread}")
-            else:
-                cells.append(f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def resumed(lines: Path, header: Record) -> tuple[dict[str, float], list[Record]]:
-    """Thresholds and records of an earlier start; a line cut off by a kill is dropped."""
-    if not lines.is_file():
-        return {}, []
-    found = []
-    for line in lines.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    if not found:
-        return {}, []
-    thresholds = found[0].pop("thresholds", {})
-    if found[0] != header:
-        raise InputError(
-            str(lines),
-            got="a measurement of another model, other settings, prompts or ways",
-            expected="one that this command began",
-            fix="remove it, or name another --out",
-        )
-    return thresholds, found[1:]
-
-
-def _append(lines: Path, record: Record) -> None:
-    with lines.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def main() -> None:
