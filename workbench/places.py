@@ -85,6 +85,13 @@ class Places:
             fix="pare app FOLDER opens another folder",
         )
 
+    def __contains__(self, name: object) -> bool:
+        """Whether `find` finds something by this name."""
+        try:
+            return isinstance(name, str) and self.find(name).exists()
+        except (InputError, OSError):
+            return False
+
     def name_of(self, path: Path) -> str | None:
         """The `place/relative/path` that names an existing path, or None outside every place."""
         resolved = path.resolve()

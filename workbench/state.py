@@ -6,7 +6,7 @@ falls back to its default, and a one-line note says so.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ RATIO_RANGE = (0.01, 0.99)
 ALPHA_RANGE = (1.0, 100.0)
 SCORERS = ("pare", "projected_energy", "random")
 """What the app ranks heads by: the scorers that need a run alone."""
+COMPARED = ("runs", "masks", "students", "videos")
+"""What the Compare page sets side by side."""
 MOST_EDITS = 400
 """Cells of a route that a link may turn over."""
 LONGEST = 10_000
@@ -31,7 +33,10 @@ LONGEST = 10_000
 
 @dataclass(frozen=True)
 class Facts:
-    """What the open run allows: the bounds that every value of a link is checked against."""
+    """What the open run and the places allow: the bounds that every value of a link is checked against.
+
+    `runs` are the names of all runs, `files` says of any `place/relative/path` whether something is there.
+    """
 
     run: str | None = None
     blocks: int = 0
@@ -39,12 +44,15 @@ class Facts:
     steps: int = 0
     samples: int = 0
     branches: tuple[str, ...] = ()
+    runs: Container[str] = ()
+    files: Container[str] = ()
 
 
 class Selection(BaseModel):
     """What is looked at (run, block, head, lens, steps, branch, sample, video frame), and the settings of a mask.
 
-    `versus` is a second sample beside it; `edits` are the (step, block) cells of a route that were turned over by hand.
+    `versus` is a second sample beside it, `compared` a second run (B, the open one being A); of the other things that
+    are compared (`kind`), `left` is A and `right` is B, `pair` the pair of their videos. `edits` are the (step, block) cells of a route that were turned over by hand.
     A mask is sized by p (`ratio`), or by a `target` (parameters, flops or gib) of so much (`target_value`).
 
     None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default block and
@@ -78,6 +86,11 @@ class Selection(BaseModel):
     target_value: float | None = None
     versus: int | None = None
     edits: tuple[tuple[int, int], ...] = ()
+    compared: str | None = None
+    kind: str = "runs"
+    left: str | None = None
+    right: str | None = None
+    pair: int | None = None
 
     def changed(self, **values: Any) -> "Selection":
         """The same selection with these fields replaced."""
@@ -117,6 +130,11 @@ _FIELD_OF = {
     "alloc": "allocation",
     "neurons": "neurons",
     "vs": "versus",
+    "with": "compared",
+    "kind": "kind",
+    "a": "left",
+    "b": "right",
+    "pair": "pair",
 }
 """Name in the link → field; `steps` (first-last) and `target` (kind:value) stand for two fields each,
 `flip` (step.block-step.block…) for the edits."""
@@ -229,6 +247,21 @@ def _run(text: str, facts: Facts) -> dict[str, Any]:
     return {"run": text}
 
 
+def _compared(text: str, facts: Facts) -> dict[str, Any]:
+    if text not in facts.runs:
+        raise _Unfit("a run found in the workspace, in data/ or in a folder named at start")
+    return {"compared": text}
+
+
+def _file(field: str) -> Callable[[str, Facts], dict[str, Any]]:
+    def read(text: str, facts: Facts) -> dict[str, Any]:
+        if text not in facts.files:
+            raise _Unfit("something in the workspace, in data/ or in a folder named at start")
+        return {field: text}
+
+    return read
+
+
 def _one_of(field: str, choices: Iterable[str]) -> Callable[[str, Facts], dict[str, Any]]:
     def read(text: str, _: Facts) -> dict[str, Any]:
         if text not in choices:
@@ -306,6 +339,11 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "target": _target,
     "vs": lambda text, facts: {"versus": _index(text, facts.samples)},
     "flip": _edits,
+    "with": _compared,
+    "kind": _one_of("kind", COMPARED),
+    "a": _file("left"),
+    "b": _file("right"),
+    "pair": lambda text, _: {"pair": _index(text, LONGEST)},
 }
 
 _FALLBACK = {
@@ -329,4 +367,9 @@ _FALLBACK = {
     "target": "using p",
     "vs": "showing one sample",
     "flip": "showing the decisions as they are made",
+    "with": "comparing with the page's own run",
+    "kind": "comparing runs",
+    "a": "comparing the page's own choice",
+    "b": "comparing with the page's own choice",
+    "pair": "showing the page's own pair",
 }

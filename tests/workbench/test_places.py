@@ -47,6 +47,7 @@ ESCAPES = [
 def test_no_name_leaves_its_place(places, name):
     with pytest.raises(InputError):
         places.find(name)
+    assert name not in places and "workspace/v.mp4" in places
 
 
 @given(st.lists(st.sampled_from(["..", ".", "", "way-out", "v.mp4", "out.mp4", "/", "\\"]), max_size=6))

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from workbench.state import SESSION_KEY, Facts, Selection, current, from_query, requested_run, update
+from workbench.state import COMPARED, SESSION_KEY, Facts, Selection, current, from_query, requested_run, update
 
-FACTS = Facts(run="data/runs/demo", blocks=8, heads=10, steps=10, samples=4, branches=("cond", "uncond"))
+RUNS, FILES = ("data/runs/demo", "workspace/b"), ("workspace/m.safetensors", "data/demo")
+FACTS = Facts("data/runs/demo", 8, 10, steps=10, samples=4, branches=("cond", "uncond"), runs=RUNS, files=FILES)
 
 
 def optional(strategy):
@@ -44,6 +45,11 @@ def selections(draw):
         target=target and target[0],
         target_value=target and target[1],
         versus=draw(optional(st.integers(0, 3))),
+        compared=draw(optional(st.sampled_from(RUNS))),
+        kind=draw(st.sampled_from(COMPARED)),
+        left=draw(optional(st.sampled_from(FILES))),
+        right=draw(optional(st.sampled_from(FILES))),
+        pair=draw(optional(st.integers(0, 30))),
         edits=tuple(sorted(draw(st.sets(st.tuples(st.integers(0, 9), st.integers(1, 6)), max_size=5)))),
     )
 
@@ -92,6 +98,12 @@ def test_defaults_are_left_out_of_the_link():
         ("kmax", "9"),
         ("kmax", "9" * 5000),
         ("vs", "4"),
+        ("with", "workspace/gone"),
+        ("with", "../../etc"),
+        ("kind", "prompts"),
+        ("a", "/etc/passwd"),
+        ("b", "workspace/gone"),
+        ("pair", "-1"),
         ("flip", ""),
         ("flip", "0"),
         ("flip", "0.0"),

@@ -1,6 +1,7 @@
 """What pages read from a run, cached by the run's folder and the time of its last change."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,12 +46,13 @@ def _open(folder: str, when: tuple[int, ...]) -> Run:  # an argument named _when
     return Run.open(folder)
 
 
-def facts_of(run: Run | None, name: str | None) -> Facts:
-    """The bounds that the open run sets for a selection."""
+def facts_of(run: Run | None, name: str | None, places: Places | None = None) -> Facts:
+    """The bounds that the open run and what lies in the places set for a selection."""
+    known: dict[str, Any] = {} if places is None else {"runs": tuple(run_names(places)), "files": places}
     if run is None:
-        return Facts()
-    geometry = run.geometry
-    return Facts(name, geometry.blocks, geometry.heads, len(run.timesteps), len(run.manifest.samples), run.branches)
+        return Facts(**known)
+    geometry, samples = run.geometry, len(run.manifest.samples)
+    return Facts(name, geometry.blocks, geometry.heads, len(run.timesteps), samples, run.branches, **known)
 
 
 def chosen_steps(selection: Selection) -> list[int] | None:

@@ -79,7 +79,7 @@ def open_shell(*, poll_jobs: bool = True, filters: bool = False) -> Shell:
     run: Run | None = None
     with guard("run"):
         run = open_run(places.find(name)) if name else None
-    facts = facts_of(run, name)
+    facts = facts_of(run, name, places)
     selection, notes = current(st.session_state, st.query_params, facts)
     st.session_state["shown_selection"] = selection
     for note in notes:
