@@ -12,11 +12,11 @@ import numpy as np
 from analysis.importance import run_importance
 from analysis.runs import Run
 from analysis.score_table import ENDINGS, is_table, read_scores
-from analysis.scores import projected_energy_scores, random_scores
+from analysis.scores import projected_energy_scores, random_scores, temporal_attention_scores
 from pare.errors import InputError
 from pare.geometry import Geometry
 
-SCORERS = ("pare", "projected_energy", "magnitude", "random")
+SCORERS = ("pare", "projected_energy", "temporal_attention", "magnitude", "random")
 # They run the model on data, so their tables are made first and given as files.
 BY_TABLE = ("gate_gradient", "gate_taylor", "leave_one_out", "integrated_gradients")
 
@@ -41,9 +41,10 @@ def head_scores(
     """Scores of every head of a model by the scorer of this name, or from a table (a file that ends in .csv, .parquet,
     or .jsonl for a sweep).
 
-    `pare` (Eq. 3) and `projected_energy` need the `run`, `magnitude` the folder of the transformer's `weights`,
-    `random` nothing but its seed. A table without cross-attention is completed by the run's Eq. 3. Raises InputError
-    for an unknown scorer and for what it needs and is not there.
+    `pare` (Eq. 3), `projected_energy` and `temporal_attention` (1 − r; cross-attention, which has none, by Eq. 3) need the
+    `run`, `magnitude` the folder of the transformer's `weights`, `random` nothing but its seed. A table without
+    cross-attention is completed by the run's Eq. 3. Raises InputError for an unknown scorer and for what it needs and is
+    not there.
     """
     check_scorer(scorer)
     if is_table(scorer):
@@ -66,6 +67,12 @@ def head_scores(
             run.branch_index(branch)
         energy = projected_energy_scores(run, branch)
         return HeadScores({kind: energy.score(kind) for kind in ("self", "cross")}, {"scorer": scorer})
+    if scorer == "temporal_attention":
+        if branch is not None:
+            run.branch_index(branch)
+        own = temporal_attention_scores(run, branch).score("self")
+        source = {"scorer": scorer, "cross_scorer": "pare"}
+        return HeadScores({"self": own, "cross": run_importance(run, branch)["cross"]}, source)
     return HeadScores(run_importance(run, branch), {"scorer": scorer})
 
 

@@ -114,6 +114,19 @@ def projected_energy_scores(run: Run, branch: str | None = None) -> Scores:
     return Scores("projected_energy", values, finish="root")
 
 
+def temporal_attention_scores(run: Run, branch: str | None = None) -> Scores:
+    """1 − r, the share of a self-attention head's attention that leaves the frame of the query, of a run with ratios.
+
+    What F3-Pruning (Su et al. 2024) ranks the temporal attention of a factorised model by, for attention over all frames
+    at once. Mean over samples, steps and branches; there is none for cross-attention.
+    """
+    _need(run, "self/ratio")
+    leaving = 1 - _branch(run, run.array("self/ratio", _samples(run)).astype(float), branch)
+    n = (~np.isnan(leaving)).sum(axis=(1, 2))
+    mean = np.divide(np.nansum(leaving, axis=(1, 2)), n, out=np.full(n.shape, np.nan), where=n > 0)
+    return Scores("temporal_attention", {"self": mean})
+
+
 def random_scores(blocks: int, heads: int, seed: int) -> Scores:
     """Uniform in 0..1 from a seed: the control that every comparison shows.
 

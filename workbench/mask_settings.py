@@ -26,8 +26,12 @@ class MaskSettings(pydantic.BaseModel):
     target_parameters: float | None = Field(None, description="Find the p that leaves at most so many parameters.")
     target_flops: float | None = Field(None, description="Find the p that leaves at most so many FLOPs per forward.")
     target_gib: float | None = Field(None, description="Find the p that fits weights and activations in so many GiB.")
-    scorer: str = Field("pare", description="pare, projected_energy, magnitude, random, or a table of scores (a file).")
-    alpha: float | None = Field(None, description="Protection of temporal heads; default: 1.5, for random 1.")
+    scorer: str = Field(
+        "pare", description="pare, projected_energy, temporal_attention, magnitude, random, or a table."
+    )
+    alpha: float | None = Field(
+        None, description="Protection of temporal heads; default: 1.5, for random and temporal_attention 1."
+    )
     tau_s: float = Field(0.7, description="A head is spatial above this ratio.")
     tau_t: float = Field(0.3, description="A head is temporal below this ratio.")
     min_heads: int | None = Field(None, description="Heads that every block keeps at least; default: 8 of 40.")
@@ -54,10 +58,10 @@ class MaskSettings(pydantic.BaseModel):
 
     @property
     def protection(self) -> float:
-        """The α that holds: as given, else 1.5, else, for the random control, 1."""
+        """The α that holds: as given, else 1.5, else 1 for the random control and for what ranks by attention in time."""
         if self.alpha is not None:
             return self.alpha
-        return 1.0 if self.scorer == "random" else 1.5
+        return 1.0 if self.scorer in ("random", "temporal_attention") else 1.5
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -135,6 +135,14 @@ def test_the_random_control_is_not_protected(wide):
     assert plan(wide, MaskSettings(scorer="random", alpha=1.5)).settings.alpha == 1.5
 
 
+def test_temporal_attention_keeps_the_heads_that_look_furthest_over_frames(wide):
+    planned = plan(wide, MaskSettings(scorer="temporal_attention"))
+    ratio = wide.array("self/ratio", list(wide.finished)).astype(float).mean(axis=(0, 1, 2))
+    np.testing.assert_array_equal(planned.self_heads, select_heads(1 - ratio, planned.counts.self_heads))
+    np.testing.assert_array_equal(planned.cross_heads, plan(wide, MaskSettings()).cross_heads)
+    assert planned.settings.alpha == 1.0 and planned.source["cross_scorer"] == "pare"
+
+
 @pytest.mark.parametrize(
     "settings, words",
     [
