@@ -51,8 +51,9 @@ class Facts:
 class Selection(BaseModel):
     """What is looked at (run, block, head, lens, steps, branch, sample, video frame), and the settings of a mask.
 
-    `versus` is a second sample beside it, `compared` a second run (B, the open one being A); of the other things that
-    are compared (`kind`), `left` is A and `right` is B, `pair` the pair of their videos. `edits` are the (step, block) cells of a route that were turned over by hand.
+    `versus` is a second sample beside it; `edits` are the (step, block) cells of a route that were turned over by hand.
+    `compared` is a second run, B, the open one being A; of the other things that are compared (`kind`), `left` is A,
+    `right` is B, and `pair` is the pair of their videos that is shown.
     A mask is sized by p (`ratio`), or by a `target` (parameters, flops or gib) of so much (`target_value`).
 
     None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default block and
