@@ -66,6 +66,23 @@ class BlockValues:
         """One row per step of one block: `timestep`, `mean` over samples, `low`, `high`, `n`."""
         return _table(self.values[:, :, block], timestep=self.timesteps)
 
+    def table(self) -> pd.DataFrame:
+        """One row per step and block: `timestep`, `block`, `mean` over samples, `low`, `high`, `n`."""
+        steps, blocks = self.values.shape[1:]
+        return _table(
+            self.values.reshape(len(self.values), -1),
+            timestep=np.repeat(self.timesteps, blocks),
+            block=np.tile(np.arange(blocks), steps),
+        )
+
+    def limits(self, *, turns: bool = False) -> tuple[float, float]:
+        """Ends of a colour scale: from 0 to the largest mean; with `turns` (cosines, most near 1) from below the lowest to 1."""
+        cells = self.cells()
+        known = bool(np.isfinite(cells).any())
+        if turns:
+            return (float(np.floor(np.nanmin(cells) * 10) / 10) if known else -1.0), 1.0
+        return 0.0, float(np.nanmax(cells)) if known else 1.0
+
 
 def block_values(
     run: Run,
@@ -100,6 +117,18 @@ def block_importance(run: Run) -> tuple[np.ndarray, np.ndarray]:
     cells = values.cells()
     there = ~np.isnan(cells).all(axis=1)
     return values.timesteps[there], cells[there]
+
+
+def block_ratio(
+    run: Run, *, sample: int | None = None, branch: str | None = None, steps: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Mean intra-slice ratio of every block's heads in a part of the run: the table of `ratio_by_block`.
+
+    Raises `InputError` for a sample, branch or step that the run does not have.
+    """
+    step_axis, branch_axis = chosen_axes(run, "self/ratio", branch, steps)
+    values = run.array("self/ratio", run.finished if sample is None else [sample])
+    return ratio_by_block(values[:, step_axis][:, :, branch_axis])
 
 
 def ratio_by_block(ratio: np.ndarray) -> pd.DataFrame:

@@ -153,6 +153,44 @@ def roles_per_block(letters: np.ndarray, *, height: int = 220) -> go.Figure:
     )
 
 
+def ratio_of_heads(frame: pd.DataFrame, *, tau_s: float, tau_t: float, uniform: float, height: int = 220) -> go.Figure:
+    """Ratio of every head of one block with its standard error, coloured and lettered by role.
+
+    `frame` has one row per head with columns `head`, `ratio`, `standard_error` and `n` (`analysis.figures.tables.head_table`
+    gives one). Both thresholds and uniform attention (1/Fl) are marked.
+
+    >>> frame = pd.DataFrame({"head": [0, 1], "ratio": [0.9, 0.1], "standard_error": [0.05, np.nan], "n": [4, 1]})
+    >>> list(ratio_of_heads(frame, tau_s=0.7, tau_t=0.3, uniform=0.25).data[0].text)
+    ['S', 'T']
+    """
+    letters = _letters(frame["ratio"].to_numpy(float), tau_s, tau_t)
+    bars = {
+        "type": "bar",
+        "x": frame["head"],
+        "y": frame["ratio"],
+        "error_y": {"type": "data", "array": frame["standard_error"].fillna(0), "color": "gray", "thickness": 1.5},
+        "text": letters,
+        "textposition": "inside",
+        "insidetextanchor": "start",
+        "marker": {"color": [ROLE_COLORS.get(letter, "gray") for letter in letters]},
+        "customdata": np.stack([_numbers(frame["standard_error"]), _numbers(frame["n"])], axis=-1),
+        "hovertemplate": "head %{x} · %{text} · r %{y:.3f} ± %{customdata[0]} · n %{customdata[1]}<extra></extra>",
+    }
+    return make_figure(
+        [bars],
+        x={"name": "head", "dtick": 1 if len(frame) <= 16 else 5},
+        y={"name": "ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
+        height=height,
+        margin={"l": 52, "r": 50, "t": 10, "b": 42},
+        hovermode="closest",
+        bargap=0.2,
+        shapes=[level(tau_s, "solid"), level(tau_t, "solid"), level(uniform)],
+        annotations=[
+            label(text, **BESIDE, y=value) for text, value in (("τs", tau_s), ("τt", tau_t), ("1/Fl", uniform))
+        ],
+    )
+
+
 def mean_ratio_per_block(
     frame: pd.DataFrame, *, tau_s: float, tau_t: float, uniform: float, height: int = 220
 ) -> go.Figure:

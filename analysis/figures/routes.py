@@ -3,7 +3,7 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import PART_COLORS, label, level, make_figure
+from analysis.figures.style import PART_COLORS, Mark, label, level, make_figure
 from analysis.route_variation import RouteVariation
 
 
@@ -28,4 +28,56 @@ def disagreement_by_step(found: RouteVariation, *, height: int = 220) -> go.Figu
         height=height,
         shapes=[level(found.ceiling)],
         annotations=[label("at random", xref="paper", x=1, xanchor="right", y=found.ceiling, yanchor="bottom")],
+    )
+
+
+def decision_map(
+    ran: np.ndarray,
+    scores: np.ndarray,
+    timesteps: np.ndarray,
+    differ: np.ndarray | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
+    height: int = 320,
+) -> go.Figure:
+    """Which blocks ran at every step, from t = 1000 on the left: coloured by score where they ran, a cross where not.
+
+    `ran`, `scores` and `differ` (outlined) are [step, block]; colours span `limits`, from the lowest to the highest
+    score of the blocks that are not always on unless given.
+
+    >>> figure = decision_map(np.array([[True, False, True]]), np.array([[1.0, 0.5, 2.0]]), np.array([900.0]))
+    >>> list(figure.data[1].y)
+    [1]
+    """
+    order = np.argsort(-np.asarray(timesteps, float), kind="stable")
+    ran, scores = np.asarray(ran, bool)[order], np.asarray(scores, float)[order]
+    names = [f"{timesteps[step]:.0f}" for step in order]
+    blocks = ran.shape[1]
+    middle = scores[:, 1:-1] if blocks > 2 else scores
+    low, high = limits or (float(np.nanmin(middle)), float(np.nanmax(middle)))
+    words = [[f"score {score:.3g} · {'ran' if one else 'skipped'}" for one, score in zip(*row, strict=True)]
+             for row in zip(ran.T, scores.T, strict=True)]  # fmt: skip
+    cells: Mark = {
+        "type": "heatmap", "z": np.where(ran, scores, np.nan).T, "x": names, "y": list(range(blocks)),
+        "zmin": low, "zmax": high, "colorscale": "Cividis", "xgap": 1, "ygap": 1, "customdata": words, "hoverongaps": True,
+        "hovertemplate": "block %{y} · t %{x} · %{customdata}<extra></extra>",
+        "colorbar": {"title": {"text": "score", "side": "right"}, "thickness": 10, "outlinewidth": 0},
+    }  # fmt: skip
+
+    def symbols(where: np.ndarray, symbol: str, size: int, color: str) -> Mark:
+        step, block = np.nonzero(where)
+        return {
+            "type": "scatter", "mode": "markers", "x": [names[one] for one in step], "y": block, "hoverinfo": "skip",
+            "marker": {"symbol": symbol, "size": size, "color": color, "line": {"width": 1.5, "color": color}},
+        }  # fmt: skip
+
+    traces = [cells, symbols(~ran, "x-thin-open", 6, "#888")]
+    if differ is not None and np.any(differ):
+        traces.append(symbols(np.asarray(differ, bool)[order], "square-open", 13, "#D55E00"))
+    return make_figure(
+        traces,
+        x={"name": "timestep t", "type": "category", "nticks": 12},
+        y={"name": "block", "autorange": "reversed", "dtick": 1 if blocks <= 12 else 5, "showgrid": False},
+        height=height,
+        hovermode="closest",
     )

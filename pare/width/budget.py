@@ -24,6 +24,17 @@ class Counts:
     cross_heads: int | tuple[int, ...]
     neurons: int | tuple[int, ...]
 
+    def per_block(self, blocks: int) -> dict[str, list[int]]:
+        """The same as one number for every one of `blocks` blocks.
+
+        >>> Counts(7, (6, 8), 448).per_block(2)
+        {'self_heads': [7, 7], 'cross_heads': [6, 8], 'neurons': [448, 448]}
+        """
+        return {
+            part: list(number) if isinstance(number, tuple) else [number] * blocks
+            for part, number in asdict(self).items()
+        }
+
 
 @dataclass(frozen=True)
 class Ratios:

@@ -1,6 +1,5 @@
 """`pare mask`: choose which heads and neurons stay, and look at masks."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +121,7 @@ def render(result: dict[str, Any]) -> str:
 def _planned(run: Run | None, settings: MaskSettings, model: str | None) -> dict[str, Any]:
     geometry, clip, identity = describe(run, model)
     planned = plan(run, settings, geometry=geometry, clip=clip)
-    counts = {
-        part: list(kept) if isinstance(kept, tuple) else [kept] * geometry.blocks
-        for part, kept in asdict(planned.counts).items()
-    }
+    counts = planned.counts.per_block(geometry.blocks)
     sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}
     return {
         "plan": True,

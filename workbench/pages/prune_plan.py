@@ -7,7 +7,6 @@ import streamlit as st
 
 from analysis.head_scores import HeadScores, head_scores
 from analysis.runs import Run
-from pare.width.budget import Counts
 from workbench.mask_plan import MaskPlan, plan
 from workbench.mask_settings import MaskSettings
 from workbench.pages.data import open_run, stamp
@@ -60,16 +59,6 @@ def _scores(folder: str, when: tuple[int, ...], scorer: str, branch: str | None)
     return head_scores(scorer, run.geometry, run=run, branch=branch)
 
 
-def per_block(counts: Counts, blocks: int) -> dict[str, list[int]]:
-    """How many heads and neurons stay in every block.
-
-    >>> per_block(Counts(7, (6, 8), 448), 2)
-    {'self_heads': [7, 7], 'cross_heads': [6, 8], 'neurons': [448, 448]}
-    """
-    kept = {part: getattr(counts, part) for part in PARTS}
-    return {part: list(number) if isinstance(number, tuple) else [number] * blocks for part, number in kept.items()}
-
-
 def span(numbers: list[int]) -> str:
     """The smallest and the largest of some counts.
 
@@ -83,7 +72,7 @@ def span(numbers: list[int]) -> str:
 def headline(run: Run, planned_mask: MaskPlan) -> str:
     """What the mask keeps and what that saves, in one sentence."""
     geometry, guess = run.geometry, planned_mask.predicted
-    kept = per_block(planned_mask.counts, geometry.blocks)
+    kept = planned_mask.counts.per_block(geometry.blocks)
     sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}
     # Where both kinds of heads keep alike they are one number, and neurons go unnamed where all stay.
     alike = kept["self_heads"] == kept["cross_heads"]

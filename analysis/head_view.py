@@ -1,0 +1,77 @@
+"""One head in a part of a run: its ratio with n and interval, its role and how steady that is, its ratio over timesteps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.aggregate import average, head_by_sample, read_cells
+from analysis.roles import bootstrap_interval, classify, lift, stability
+from analysis.runs import Run
+
+
+@dataclass(frozen=True)
+class HeadView:
+    """One head's ratio over `n` samples with its 95 % interval (NaN below two), its role, lift and stability."""
+
+    ratio: float
+    low: float
+    high: float
+    n: int
+    role: str
+    lift: float
+    stability: float
+
+
+def head_view(
+    run: Run,
+    block: int,
+    head: int,
+    *,
+    tau_s: float,
+    tau_t: float,
+    sample: int | None = None,
+    branch: str | None = None,
+    steps: Sequence[int] | None = None,
+) -> HeadView:
+    """What a run says of one head in a part of it; the role is a letter of `analysis.roles.LETTERS`, "" where unknown.
+
+    Raises `InputError` for a sample, branch or step that the run does not have.
+    """
+    values = head_by_sample(run, block, head, sample=sample, branch=branch, steps=steps)
+    ratio = read_cells(run, sample=sample, branch=branch, steps=steps).by_head()[block, head]
+    there = ~np.isnan(values).all(axis=1)
+    low, high = bootstrap_interval(average(values[there], (1,))) if there.any() else (np.nan, np.nan)
+    return HeadView(
+        ratio=float(ratio),
+        low=float(low),
+        high=float(high),
+        n=int(there.sum()),
+        role=str(classify(np.array([ratio]), tau_s, tau_t)[0]),
+        lift=float(lift(np.array([ratio]), run.num_frames)[0]),
+        stability=float(stability(values[:, :, None, None], tau_s, tau_t)[0, 0]),
+    )
+
+
+def over_timesteps(
+    run: Run,
+    block: int,
+    head: int,
+    *,
+    sample: int | None = None,
+    branch: str | None = None,
+    steps: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """One head's ratio per step with its 95 % interval and n samples, one row per branch and step.
+
+    Columns: `branch`, `timestep`, `mean`, `low`, `high`, `n`. Raises `InputError` as `head_view` does.
+    """
+    frames = []
+    for one in run.branches if branch is None else [branch]:
+        values = head_by_sample(run, block, head, sample=sample, branch=one, steps=steps)
+        low, high = bootstrap_interval(values[~np.isnan(values).all(axis=1)])
+        timesteps = read_cells(run, sample=sample, branch=one, steps=steps).timesteps
+        columns = {"branch": one, "timestep": timesteps, "mean": average(values, (0,)), "low": low, "high": high}
+        frames.append(pd.DataFrame({**columns, "n": (~np.isnan(values)).sum(axis=0)}))
+    return pd.concat(frames, ignore_index=True)
