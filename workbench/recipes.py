@@ -8,10 +8,29 @@ from typing import Any
 
 from analysis.block_values import PARTS
 from analysis.runs import Run
-from workbench.pages.text import short_path
+from workbench.pages.text import command_line, short_path
 from workbench.state import Selection
 
 TABLES = "analysis.figures.tables"
+
+
+def report_arguments(selection: Selection) -> dict[str, Any]:
+    """The flags of `pare report` that the selection decides; what equals its default is left out.
+
+    >>> report_arguments(Selection(block=2, head=3, tau_s=0.8, first_step=1, last_step=4))
+    {'block': 2, 'head': 3, 'tau_s': 0.8, 'steps': '1-4'}
+    """
+    names = ("block", "head", "sample", "branch", "tau_s", "tau_t")
+    usual = Selection.model_fields
+    given = {name: value for name in names if (value := getattr(selection, name)) != usual[name].default}
+    if selection.first_step is not None and selection.last_step is not None:
+        given["steps"] = f"{selection.first_step}-{selection.last_step}"
+    return given
+
+
+def report_command(run: Run, selection: Selection) -> str:
+    """The command line that makes every chart of this view at once."""
+    return command_line("report", short_path(run.folder), out="report.html", **report_arguments(selection))
 
 
 def head_grid(run: Run, selection: Selection, *, mask: Mapping[str, Any] | None = None) -> str:

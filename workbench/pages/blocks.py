@@ -1,22 +1,26 @@
 """Blocks: how much each block, and each of its parts, changes its input at each timestep; one block in detail."""
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from plotly.colors import sequential
 
 from analysis.block_values import LENSES, PARTS, BlockValues
-from analysis.figures.blocks import parts_over_timesteps
+from analysis.figures.blocks import parts_over_timesteps, residual_map
+from analysis.figures.roles import ratio_of_heads
+from analysis.figures.tables import head_table, part_table
 from analysis.findings import block_finding
 from analysis.roles import LETTERS, ROLES, classify
 from analysis.runs import Run
+from workbench import recipes
 from workbench.components.block_map.component import block_map
 from workbench.components.copy_button.component import copy_button
 from workbench.components.head_grid.component import head_grid
 from workbench.pages import data
+from workbench.pages.chart import show_chart, take_out
 from workbench.pages.grid_frame import grid_frame
-from workbench.pages.head_card import PLOT
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
-from workbench.pages.text import capture_command, plain
+from workbench.pages.text import capture_command, command_line, plain, short_path
 from workbench.state import Selection
 
 NOUNS = {"self": "Self-attention", "cross": "Cross-attention", "ffn": "The feed-forward network"}
@@ -27,14 +31,6 @@ def default_block(values: BlockValues | None) -> int:
     if values is None or not values.samples:
         return 0
     return int(np.nan_to_num(values.by_block()["mean"].to_numpy(), nan=-np.inf).argmax())
-
-
-def scale_limits(lens: str, values: BlockValues) -> tuple[float, float]:
-    """Ends of the colour scale: norms from 0, cosines from just below the lowest (most lie near 1) up to 1."""
-    cells = values.cells()
-    if lens == "cosine":
-        return (float(np.floor(np.nanmin(cells) * 10) / 10) if np.isfinite(cells).any() else -1.0), 1.0
-    return 0.0, float(np.nanmax(cells)) if np.isfinite(cells).any() else 1.0
 
 
 def show_headline(lens: str, values: BlockValues | None) -> None:
@@ -65,12 +61,14 @@ def show_lenses(lens: str) -> None:
     )
 
 
-def show_map(run: Run, lens: str, values: BlockValues | None, chosen: int) -> None:
+def show_map(run: Run, selection: Selection, values: BlockValues | None, chosen: int) -> None:
     """The block × timestep map; the block that it sends back becomes the selection."""
+    lens = selection.lens
     if values is None:
         st.markdown("Not captured in this run. This command captures it:")
         st.code(capture_command(run), language=None, wrap_lines=True)
         return
+    limits = values.limits(turns=lens == "cosine")
     block_map(
         values.cells(),
         values.timesteps,
@@ -79,11 +77,22 @@ def show_map(run: Run, lens: str, values: BlockValues | None, chosen: int) -> No
         samples=values.samples,
         title=LENSES[lens].title,
         symbol=LENSES[lens].symbol,
-        limits=scale_limits(lens, values),
+        limits=limits,
         palette=list(sequential.Viridis),
         chosen=chosen,
         key="block_map",
         on_change=choose_block,
+    )
+    take_out(
+        lambda: residual_map(
+            values.cells(), values.timesteps, name=LENSES[lens].symbol, samples=values.samples, limits=limits
+        ),
+        key="block_map",
+        alt=f"{LENSES[lens].title}: {LENSES[lens].symbol} of every block at every timestep.",
+        table=values.table,
+        python=recipes.block_map(run, selection, lens),
+        command=recipes.report_command(run, selection),
+        name=f"{run.folder.name}-blocks-{lens}",
     )
 
 
@@ -106,11 +115,14 @@ def show_parts(run: Run, selection: Selection, block: int) -> None:
     found = {LENSES[part].title: data.blocks(run, part, selection) for part in PARTS}
     frames = {name: values.of_block(block) for name, values in found.items() if values is not None}
     if frames:
-        st.plotly_chart(
+        show_chart(
             parts_over_timesteps(frames, name="norm / ‖x‖", height=300),
-            config=PLOT,
             key="parts_over_timesteps",
             alt=f"How much block {block} and its parts change its input over the timesteps, with 95 % intervals.",
+            table=lambda: part_table(frames),
+            python=recipes.parts_over_timesteps(run, selection, block, [p for p in PARTS if LENSES[p].title in frames]),
+            command=recipes.report_command(run, selection.changed(block=block, head=None)),
+            name=f"{run.folder.name}-block-{block}",
         )
     missing = [name for name, values in found.items() if values is None]
     if missing:
@@ -120,7 +132,8 @@ def show_parts(run: Run, selection: Selection, block: int) -> None:
 
 def show_heads(run: Run, selection: Selection, block: int) -> None:
     """The heads of the chosen block with their roles, and the way to the head grid."""
-    ratio = data.cells(run, "self/ratio", selection).by_head()
+    cells = data.cells(run, "self/ratio", selection)
+    ratio = cells.by_head()
     letters = classify(ratio[block], selection.tau_s, selection.tau_t)
     counts = [f"{int((letters == letter).sum())} {role}" for letter, role in zip(LETTERS, ROLES, strict=True)]
     words, link = st.columns([3, 1], vertical_alignment="center")
@@ -132,7 +145,8 @@ def show_heads(run: Run, selection: Selection, block: int) -> None:
             icon=":material/grid_view:",
             query_params=selection.changed(block=block).to_query(),
         )
-    frame = grid_frame(ratio, data.marks(run, selection))
+    marks = data.marks(run, selection)
+    frame = grid_frame(ratio, marks)
     head_grid(
         frame[frame["block"] == block],
         tau_s=selection.tau_s,
@@ -143,6 +157,21 @@ def show_heads(run: Run, selection: Selection, block: int) -> None:
         only_block=block,
         key="block_heads",
         on_change=lambda value: choose(block=value.block, head=value.head),
+    )
+    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+
+    def table() -> pd.DataFrame:
+        every = head_table(cells, **thresholds, marks=marks)
+        return every[every["block"] == block]
+
+    take_out(
+        lambda: ratio_of_heads(table(), **thresholds, uniform=run.uniform),
+        key="block_heads",
+        alt=f"Intra-slice ratio of the heads of block {block}, with standard errors.",
+        table=table,
+        python=recipes.block_heads(run, selection, block),
+        command=command_line("roles", short_path(run.folder), csv="heads.csv", **thresholds, branch=selection.branch),
+        name=f"{run.folder.name}-block-{block}-heads",
     )
 
 
@@ -162,7 +191,7 @@ def show_page(shell: Shell) -> None:
         show_lenses(selection.lens)
         left, right = st.columns([8, 5], gap="medium")
         with left, guard("block map"):
-            show_map(run, selection.lens, values, block)
+            show_map(run, selection, values, block)
         with right, guard("parts of the block"), st.container(key="block_parts"):
             show_parts(run, selection, block)
         with guard("heads of the block"):

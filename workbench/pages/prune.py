@@ -1,19 +1,23 @@
 """Prune: which heads and neurons go, what that saves, and the way to a mask, a preview and a student."""
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 
+from analysis.figures.heads import head_grid as figure_of_heads
 from analysis.figures.masks import flips_over_alpha, kept_heads, kept_per_block
+from analysis.figures.tables import flip_table, head_table, kept_head_table, kept_table
 from analysis.runs import Run
 from pare.errors import InputError
+from workbench import recipes
 from workbench.components.copy_button.component import copy_button
 from workbench.components.head_grid.cells import FLIPPED
 from workbench.components.head_grid.component import head_grid
 from workbench.mask_plan import MaskPlan
 from workbench.pages import data
+from workbench.pages.chart import show_chart, take_out
 from workbench.pages.grid_frame import grid_frame
-from workbench.pages.head_card import PLOT
-from workbench.pages.prune_plan import head_score_values, headline, mask_arguments, per_block, planned
+from workbench.pages.prune_plan import head_score_values, headline, mask_arguments, planned
 from workbench.pages.prune_settings import show_prediction, show_settings
 from workbench.pages.prune_steps import show_steps
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
@@ -28,8 +32,12 @@ def show_headline(run: Run, selection: Selection, found: MaskPlan | None) -> Non
         st.title(plain("No mask at these settings" if found is None else headline(run, found)), anchor=False)
     with buttons, st.container(horizontal=True, horizontal_alignment="right"):
         copy_button("Copy link", None, key="copy_link")
-        command = command_line("mask", short_path(run.folder), "--dry-run", **mask_arguments(selection))
-        copy_button("Copy as command line", command, key="copy_plan_command")
+        copy_button("Copy as command line", mask_command(run, selection), key="copy_plan_command")
+
+
+def mask_command(run: Run, selection: Selection) -> str:
+    """The command line that counts what this page shows, and writes nothing."""
+    return command_line("mask", short_path(run.folder), "--dry-run", **mask_arguments(selection))
 
 
 def show_grid(run: Run, selection: Selection, found: MaskPlan | None) -> None:
@@ -52,40 +60,69 @@ def show_grid(run: Run, selection: Selection, found: MaskPlan | None) -> None:
         key="prune_grid",
         on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
     )
+    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    removed = None if found is None or found.self_heads is None else ~found.self_heads
+
+    def table() -> pd.DataFrame:
+        marks = data.marks(run, selection) if removed is None else None
+        return head_table(data.cells(run, "self/ratio", selection), **thresholds, marks=marks, removed=removed)
+
+    take_out(
+        lambda: figure_of_heads(table(), **thresholds),
+        key="prune_grid",
+        alt="Role of every self-attention head; the heads that the mask removes are crossed.",
+        table=table,
+        python=recipes.head_grid(run, selection, mask=None if removed is None else mask_arguments(selection)),
+        command=mask_command(run, selection),
+        name=f"{run.folder.name}-pruned-heads",
+    )
 
 
 def show_blocks(run: Run, selection: Selection, found: MaskPlan) -> None:
     """What stays in every block, the cross-attention heads, and how many picks depend on α."""
-    geometry = run.geometry
+    geometry, mask, stem = run.geometry, mask_arguments(selection), run.folder.name
+    command = mask_command(run, selection)
     left, middle, right = st.columns(3, gap="medium")
     with left, guard("kept per block"):
         st.header("Kept in every block", anchor=False)
         sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}
-        st.plotly_chart(
-            kept_per_block(per_block(found.counts, geometry.blocks), sizes),
-            config=PLOT,
+        counts = found.counts.per_block(geometry.blocks)
+        show_chart(
+            kept_per_block(counts, sizes),
             key="kept_per_block",
             alt="Share of self-attention heads, cross-attention heads and neurons that stay in every block.",
+            table=lambda: kept_table(counts, sizes),
+            python=recipes.kept_per_block(run, mask),
+            command=command,
+            name=f"{stem}-kept",
         )
     with middle, guard("cross-attention heads"):
         st.header("Cross-attention heads", anchor=False)
         if found.cross_heads is not None:
-            st.plotly_chart(
-                kept_heads(found.cross_heads, np.asarray(head_score_values(run, selection).values["cross"])),
-                config=PLOT,
+            keep, scores = found.cross_heads, np.asarray(head_score_values(run, selection).values["cross"])
+            show_chart(
+                kept_heads(keep, scores),
                 key="cross_heads",
                 alt="Scores of all cross-attention heads by block; removed heads are crossed.",
+                table=lambda: kept_head_table(keep, scores),
+                python=recipes.cross_heads(run, mask),
+                command=command,
+                name=f"{stem}-cross-heads",
             )
     with right, guard("flips by α"):
         st.header("Self-attention picks that α changes", anchor=False)
-        if found.study is None:
+        study = found.study
+        if study is None:
             st.markdown("Without ratios there are no roles, so α changes nothing.")
         else:
-            st.plotly_chart(
-                flips_over_alpha(found.study, found.settings.protection),
-                config=PLOT,
+            show_chart(
+                flips_over_alpha(study, found.settings.protection),
                 key="flips_over_alpha",
                 alt="Number of self-attention heads kept or removed otherwise than without protection, by α.",
+                table=lambda: flip_table(study),
+                python=recipes.flips_over_alpha(run, mask),
+                command=command_line("mask", "alpha", short_path(run.folder), **{**mask, "alpha": None}),
+                name=f"{stem}-flips",
             )
 
 

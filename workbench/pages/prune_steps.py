@@ -7,14 +7,16 @@ from typing import Any
 import streamlit as st
 
 from analysis.figures.masks import error_per_block
+from analysis.figures.tables import error_table
 from analysis.runs import Run
 from pare import mask as masks
+from workbench import recipes
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
 from workbench.mask_plan import MaskPlan
 from workbench.pages import prune_work as work
+from workbench.pages.chart import show_chart
 from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS, usual_steps
-from workbench.pages.head_card import PLOT
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.prune_plan import mask_arguments
 from workbench.pages.shell import guard, jobs_of
@@ -85,11 +87,14 @@ def _show(run: Run, selection: Selection, planned: MaskPlan, places: Places) -> 
             _show_videos(run, selection, places, mask)
     if errors := work.errors_of(pruned):
         st.header("Error of the cut per block", anchor=False)
-        st.plotly_chart(
+        show_chart(
             error_per_block(errors),
-            config=PLOT,
             key="error_per_block",
             alt="Relative error of every cut block, against the dense block and against masking.",
+            table=lambda: error_table(errors),
+            python=recipes.error_per_block(errors),
+            command=prune_command(run),
+            name=f"{run.folder.name}-cut-errors",
         )
 
 
@@ -192,13 +197,14 @@ def _show_student(run: Run, planned: MaskPlan, places: Places, mask: Path | None
         st.code(short_path(folder), language=None, wrap_lines=True)
         for note in job.result.get("notes") or []:
             st.caption(plain(note))
-    command = command_line("prune", run.model_id, mask=work.MASK_FILE, out=work.STUDENT_FOLDER, run=_run_flag(run))
-    copy_button("Copy as command line", command, key="copy_prune_command")
+    copy_button("Copy as command line", prune_command(run), key="copy_prune_command")
     return job
 
 
-def _run_flag(run: Run) -> str | None:
-    return short_path(run.folder) if run.manifest.moments else None
+def prune_command(run: Run) -> str:
+    """The command line that cuts the run's model, once the mask is there."""
+    moments = short_path(run.folder) if run.manifest.moments else None
+    return command_line("prune", run.model_id, mask=work.MASK_FILE, out=work.STUDENT_FOLDER, run=moments)
 
 
 def _show_videos(run: Run, selection: Selection, places: Places, mask: Path) -> None:

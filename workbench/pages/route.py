@@ -7,18 +7,22 @@ import streamlit as st
 from plotly.colors import sequential
 
 from analysis.figures.routes import disagreement_by_step
+from analysis.figures.tables import disagreement_table
 from analysis.runs import Run
 from pare.depth.budget import fewest
+from workbench import recipes
 from workbench.components.copy_button.component import copy_button
 from workbench.components.lanes.component import Lanes, lanes
 from workbench.pages import data
-from workbench.pages.head_card import PLOT
+from workbench.pages.chart import show_chart
 from workbench.pages.route_jobs import show_generation, show_recording
 from workbench.pages.route_plan import Decisions, RoutePlan, bounds, cost_table, decisions_of, route_plan, turned
+from workbench.pages.route_take_out import route_command, take_planned, take_recorded
 from workbench.pages.route_work import recorded_router
 from workbench.pages.run_model import model_of, model_words
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import plain, short_path
+from workbench.places import Places
 from workbench.plan import tera
 from workbench.state import MOST_EDITS, Selection
 
@@ -114,9 +118,10 @@ def change_of(run: Run, decisions: Decisions, sample: int | None) -> np.ndarray 
     return cells if same else None
 
 
-def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection) -> None:
+def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection, places: Places) -> None:
     """One or two sets of lanes on the same axes, differences outlined."""
     row, versus = decisions.row(selection.sample), versus_of(decisions, selection)
+    command = route_command(run, decisions, selection, places)
     sample = decisions.samples[row]
     none = np.zeros(planned.ran.shape, bool)
     middle = decisions.scores[:, :, 1:-1]
@@ -130,12 +135,14 @@ def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Se
         "change_palette": list(sequential.Viridis),
     }
 
-    def recorded(which: int, differ: np.ndarray) -> Lanes:
+    def show_recorded(which: int, differ: np.ndarray, key: str) -> None:
         at = decisions.row(which)
-        return Lanes(
+        shown = Lanes(
             decisions.ran[at], decisions.scores[at], decisions.distance[at], decisions.timesteps, differ, none,
             changes[which],
         )  # fmt: skip
+        lanes(shown, title=f"Decisions of sample {which}", key=key, **style)
+        take_recorded(run, decisions, which, differ, key=key, command=command)
 
     def show_planned(differ: np.ndarray) -> None:
         shown = Lanes(
@@ -150,6 +157,7 @@ def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Se
             on_change=lambda step, block: choose(edits=turned(st.session_state["shown_selection"].edits, step, block)),
             **style,
         )
+        take_planned(run, decisions, planned, selection, differ, command=command)
 
     if not decisions.recorded:
         st.header(plain(planned_words(run, decisions, planned, selection)), anchor=False)
@@ -161,7 +169,7 @@ def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Se
     with left, guard("lanes"):
         st.header(plain(f"Sample {sample}, as recorded"), anchor=False)
         st.caption(plain(run.manifest.samples[sample].prompt))
-        lanes(recorded(sample, differ), title=f"Decisions of sample {sample}", key="lanes_recorded", **style)
+        show_recorded(sample, differ, "lanes_recorded")
     with right, guard("lanes beside it"):
         if versus < 0:
             st.header(plain(planned_words(run, decisions, planned, selection)), anchor=False)
@@ -172,7 +180,7 @@ def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Se
             st.caption(
                 plain(f"{run.manifest.samples[versus].prompt} ({int(differ.sum())} of {differ.size} decisions differ)")
             )
-            lanes(recorded(versus, differ), title=f"Decisions of sample {versus}", key="lanes_versus", **style)
+            show_recorded(versus, differ, "lanes_versus")
 
 
 def planned_words(run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection) -> str:
@@ -213,7 +221,7 @@ def show_prediction(run: Run, decisions: Decisions, planned: RoutePlan, shell: S
             )
 
 
-def show_variation(decisions: Decisions) -> None:
+def show_variation(run: Run, decisions: Decisions, command: str | None) -> None:
     """How much decisions vary with the content at a fixed timestep, with interval and n."""
     st.header("Do decisions follow the content?", anchor=False)
     found = decisions.variation
@@ -229,11 +237,14 @@ def show_variation(decisions: Decisions) -> None:
         f"always on, n = {found.samples} samples; blocks drawn at random would on {found.ceiling:.1%}."
         + (" Zero: a router of the timestep alone, whatever it is given." if found.disagreement == 0 else "")
     )
-    st.plotly_chart(
+    show_chart(
         disagreement_by_step(found),
-        config=PLOT,
         key="disagreement",
         alt="Chance that two samples decide differently on a block, by timestep, against blocks drawn at random.",
+        table=lambda: disagreement_table(found),
+        python=recipes.disagreement(run),
+        command=command,
+        name=f"{run.folder.name}-disagreement",
     )
 
 
@@ -256,18 +267,18 @@ def show_page(shell: Shell) -> None:
         show_controls(run, decisions, selection)
         if decisions.recorded:
             with guard("lanes"):
-                show_lanes(run, decisions, planned, selection)
+                show_lanes(run, decisions, planned, selection, shell.places)
             left, right = st.columns(2, gap="medium")
         else:
             lane_column, right = st.columns([3, 2], gap="medium")
             with lane_column, guard("lanes"):
-                show_lanes(run, decisions, planned, selection)
+                show_lanes(run, decisions, planned, selection, shell.places)
             left = right
         with left, guard("prediction"):
             show_prediction(run, decisions, planned, shell)
         with right:
             with guard("variation"):
-                show_variation(decisions)
+                show_variation(run, decisions, route_command(run, decisions, selection, shell.places))
             if not decisions.recorded:
                 with guard("recording"):
                     show_recording(run, decisions, planned, selection, shell.places)

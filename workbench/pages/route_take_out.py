@@ -1,0 +1,104 @@
+"""The way out of the page for lanes of decisions: a still figure of them, their table, and what makes both."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.routes import decision_map
+from analysis.figures.tables import decision_table
+from analysis.runs import Run
+from workbench import recipes
+from workbench.pages.chart import take_out
+from workbench.pages.route_plan import Decisions, RoutePlan, bounds
+from workbench.pages.route_work import recorded_router
+from workbench.pages.run_model import model_words
+from workbench.pages.text import command_line, short_path
+from workbench.places import Places
+from workbench.state import Selection
+
+ROUTERS = ("importance", "random", "static", "learned")
+
+
+def route_command(run: Run, decisions: Decisions, selection: Selection, places: Places) -> str | None:
+    """The command line that records decisions like those shown; None where a file decided."""
+    router = recorded_router(run) if decisions.recorded else "importance"
+    if router not in ROUTERS:
+        return None
+    low, high = bounds(run, decisions, selection)
+    flags = {"prompts": "prompts.txt", "router": router, "k_min": low, "k_max": high, "out": "routed"}
+    return command_line(
+        "route", model_words(run, places), **flags, run=None if decisions.recorded else short_path(run.folder)
+    )
+
+
+def take_recorded(
+    run: Run, decisions: Decisions, sample: int, differ: np.ndarray, *, key: str, command: str | None
+) -> None:
+    """ "Take out" of one sample's decisions as they were recorded."""
+    row = decisions.row(sample)
+    _take(
+        decisions.ran[row],
+        decisions.scores[row],
+        decisions.timesteps,
+        differ,
+        key=key,
+        alt=f"Which blocks ran at every timestep for sample {sample}, as recorded.",
+        python=recipes.decisions(run, row=row, budget=None),
+        command=command,
+        name=f"{run.folder.name}-routes-{sample}",
+    )
+
+
+def take_planned(
+    run: Run,
+    decisions: Decisions,
+    planned: RoutePlan,
+    selection: Selection,
+    differ: np.ndarray,
+    *,
+    command: str | None,
+) -> None:
+    """ "Take out" of the decisions that would run next."""
+    row = decisions.row(selection.sample)
+    steps, blocks = planned.edited.nonzero()
+    _take(
+        planned.ran,
+        decisions.scores[row],
+        decisions.timesteps,
+        differ,
+        key="lanes_planned",
+        alt="Which blocks would run at every timestep, decided again or turned over by hand.",
+        python=recipes.decisions(
+            run,
+            row=row if decisions.recorded else None,
+            budget=None if planned.budget is None else bounds(run, decisions, selection),
+            edits=[(int(step), int(block)) for step, block in zip(steps, blocks, strict=True)],
+        ),
+        command=command,
+        name=f"{run.folder.name}-routes-planned",
+    )
+
+
+def _take(
+    ran: np.ndarray,
+    scores: np.ndarray,
+    timesteps: np.ndarray,
+    differ: np.ndarray,
+    *,
+    key: str,
+    alt: str,
+    python: str,
+    command: str | None,
+    name: str,
+) -> None:
+    def table() -> pd.DataFrame:
+        return decision_table(ran, scores, timesteps)
+
+    take_out(
+        lambda: decision_map(ran, scores, timesteps, differ),
+        key=key,
+        alt=alt,
+        table=table,
+        python=python,
+        command=command,
+        name=name,
+    )
