@@ -92,6 +92,28 @@ def paired_difference(
     return Difference(n, len(change), _mean(mean_a), _mean(mean_b), _mean(change), float(low), float(high))
 
 
+def spread_over_prompts(
+    a: Sequence[int | float] | np.ndarray,
+    b: Sequence[int | float] | np.ndarray,
+    prompts: Sequence[Hashable] | None = None,
+) -> float:
+    """How much prompts differ among themselves: sqrt((s_A² + s_B²) / 2) of the prompts' means; NaN below two prompts.
+
+    (B − A) over it is Cohen's d (Statistical Power Analysis, 1988, section 2.3), which has no unit: metrics of different
+    units can be sorted by it. The pairs are those of `paired_difference`.
+
+    >>> spread_over_prompts([0.0, 2.0, 4.0], [1.0, 3.0, 5.0])
+    2.0
+    """
+    first, second = np.asarray(a, float), np.asarray(b, float)
+    names = _names(first, prompts)
+    there = ~np.isnan(first) & ~np.isnan(second)
+    means = [_by_prompt(np.where(there, each, np.nan), names)[0] for each in (first, second)]
+    if len(means[0]) < 2:
+        return float("nan")
+    return float(np.sqrt(sum(each.var(ddof=1) for each in means) / 2))
+
+
 def _names(values: np.ndarray, prompts: Sequence[Hashable] | None) -> Sequence[Hashable]:
     if prompts is None:
         return range(len(values))

@@ -173,15 +173,24 @@ def roles(
 @cli.command()
 @as_command
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="A video, a folder of videos, or a run with videos.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A video, a folder of videos, an evaluation, or a run.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same, made from the same prompts and seeds.")],
     *,
     oracle: Annotated[bool, typer.Option("--oracle", help="Also score moving digits against their prompts.")] = False,
-    csv: Annotated[str | None, typer.Option("--csv", help="Also write every pair's numbers here.")] = None,
+    statistic: Annotated[
+        str | None, typer.Option("--statistic", help="Of two runs: self/ratio, residual, … (default without videos).")
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option("--branch", help="Of the statistics of two runs: cond or uncond.")
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option("--csv", help="Also write every pair's, head's or block's numbers.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap behind the intervals.")] = 0,
 ) -> Call:
-    """Two sets of videos side by side: motion, steadiness and appearance, with intervals over prompts."""
-    return Call("compare", arguments={"a": a, "b": b, "oracle": oracle, "csv": csv, "seed": seed})
+    """Two sets of videos side by side, or the statistics of two runs, with intervals over prompts."""
+    given = {"oracle": oracle, "statistic": statistic, "branch": branch, "csv": csv, "seed": seed}
+    return Call("compare", arguments={"a": a, "b": b, **given})
 
 
 @cli.command("slice-lora")

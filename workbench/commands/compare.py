@@ -1,4 +1,4 @@
-"""`pare compare`: two sets of videos side by side, every metric with its n, mean difference and interval over prompts."""
+"""`pare compare`: two sets of videos or two runs, every number with its n, difference and interval over prompts."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from analysis.metrics.video import METRICS, Measured, measure, measure_pair, summary
-from analysis.paired import mean_over_prompts, paired_difference
+from analysis.paired import mean_over_prompts, paired_difference, spread_over_prompts
 from pare.errors import InputError
 from pare.files import check_output, replacing
 from pare.progress import Progress, silent
 from pare.versions import versions
 from pare.video import read_video
 from workbench.pairs import Pair, Pairs, StoredVideo, find_videos, pair_videos
+from workbench.run_compare import compare_runs, without_videos
+from workbench.run_compare import render as render_runs
 
 ORACLE = ("digit", "colour", "direction", "speed", "consistent", "consistency")
 GROUPS = ("motion", "steadiness", "appearance", "oracle")
@@ -27,6 +29,8 @@ def compare(
     b: str | Path,
     *,
     oracle: bool = False,
+    statistic: str | None = None,
+    branch: str | None = None,
     csv: str | Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -35,12 +39,17 @@ def compare(
 
     `a` and `b` are videos, folders of videos, or runs and evaluations with videos; they are paired by the prompt and
     seed inside them, or by file name where they do not say. PSNR, SSIM and flow error are left out where prompt or seed
-    are known to differ. `oracle` also reads moving digits and scores them against the prompts. `csv` names a table to
-    write, one row per pair. `seed` is that of the bootstrap. Raises `InputError` where nothing can be paired, for pairs
-    of two sizes, and for prompts that the oracle cannot read.
+    are known to differ. `oracle` also reads moving digits and scores them against the prompts. With `statistic` (perhaps
+    of one `branch`), and where two runs have no videos, their captured statistics are compared instead: see
+    `workbench.run_compare.compare_runs`. `csv` names a table to write, one row per pair. `seed` is that of the bootstrap.
+    Raises `InputError` where nothing can be paired, for pairs of two sizes, and for prompts that the oracle cannot read.
     """
     if csv is not None:
         check_output(csv, "--csv")
+    if statistic is not None or branch is not None or (not oracle and without_videos(a, b)):
+        if oracle:
+            raise InputError("--oracle", got="a statistic too", expected="one of them", fix="the oracle reads videos")
+        return compare_runs(a, b, statistic=statistic, branch=branch, csv=csv, seed=seed)
     found = pair_videos(find_videos(a), find_videos(b))
     if oracle:
         _check_captions(found.pairs)
@@ -146,7 +155,9 @@ def _table(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
 def _difference(rows: list[dict[str, Any]], name: str, groups: list[str], seed: int) -> dict[str, Any]:
     a, b = ([row[side][name] for row in rows] for side in ("a", "b"))
     found = paired_difference(a, b, groups, seed=seed)
-    return {"of": "each"} | asdict(found) | {"clear": found.clear}
+    spread = spread_over_prompts(a, b, groups)
+    effect = found.difference / spread if spread > 0 else float("nan")
+    return {"of": "each"} | asdict(found) | {"clear": found.clear, "spread": spread, "effect": effect}
 
 
 def _different_settings(pairs: list[Pair]) -> dict[str, list[list[Any]]]:
@@ -182,6 +193,8 @@ def _write_csv(rows: list[dict[str, Any]], path: str | Path) -> None:
 
 def render(result: dict[str, Any]) -> str:
     """The result for people: a table per kind of metric, since motion and appearance are never one number."""
+    if "statistic" in result:
+        return render_runs(result)
     models = {side: ", ".join(names) for side, names in result["models"].items()}
     by = ", ".join(f"{count} by {name}" for name, count in result["by"].items())
     lines = [
