@@ -3,33 +3,20 @@
 
 const SHOWN = "pare-frame-shown", WANTED = "pare-frame-wanted";
 
-export class FrameLink {
+export class FrameLink extends PageLink {
   /** onShown(latentFrame) for whoever marks frames, onWanted(latentFrame) for whoever plays them. */
   constructor({ onShown, onWanted }) {
-    this.handlers = [[SHOWN, onShown], [WANTED, onWanted]].filter(([, handler]) => handler).map(([name, handler]) => [
-      name, ({ detail }) => (this.name && detail.link === this.name ? handler(detail.frame) : undefined),
-    ]);
-  }
-
-  connect(name) {
-    this.disconnect();
-    this.name = name;
-    if (name) for (const [event, handler] of this.handlers) window.addEventListener(event, handler);
-  }
-
-  disconnect() {
-    for (const [event, handler] of this.handlers) window.removeEventListener(event, handler);
+    super({
+      ...(onShown && { [SHOWN]: ({ frame }) => onShown(frame) }),
+      ...(onWanted && { [WANTED]: ({ frame }) => onWanted(frame) }),
+    });
   }
 
   show(frame) {
-    this.tell(SHOWN, frame);
+    this.tell(SHOWN, { frame });
   }
 
   want(frame) {
-    this.tell(WANTED, frame);
-  }
-
-  tell(event, frame) {
-    if (this.name) window.dispatchEvent(new CustomEvent(event, { detail: { link: this.name, frame } }));
+    this.tell(WANTED, { frame });
   }
 }

@@ -14,7 +14,7 @@ from workbench.components.source import source
 if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
-SCRIPTS = ("canvas.js", "cells.js", "frame_link.js", "frame_map/draw.js", "frame_map/frame_map.js")
+SCRIPTS = ("canvas.js", "cells.js", "page_link.js", "frame_link.js", "frame_map/draw.js", "frame_map/frame_map.js")
 
 
 def frame_map(

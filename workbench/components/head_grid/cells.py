@@ -57,5 +57,45 @@ def dense_cells(frame: pd.DataFrame, blocks: int, heads: int) -> pd.DataFrame:
     return cells
 
 
+def by_ratio(ratio: np.ndarray) -> np.ndarray:
+    """The heads of each block from the lowest ratio to the highest, missing ones last [block, head].
+
+    >>> by_ratio(np.array([[0.5, np.nan, 0.1]])).tolist()
+    [[2, 0, 1]]
+    """
+    return np.argsort(ratio, axis=1, kind="stable")
+
+
+def as_drawn(blocks: int, heads: int, order: np.ndarray | None = None) -> np.ndarray:
+    """Which head stands in each column of each row: its number, unless there is an `order` [block, head].
+
+    Raises InputError for an order that does not name every head of each block once.
+    """
+    plain = np.tile(np.arange(heads), (blocks, 1))
+    if order is None:
+        return plain
+    if order.shape != plain.shape or not np.array_equal(np.sort(order, axis=1), plain):
+        raise _bad(f"an order of shape {list(order.shape)}", f"every head once in each of {blocks} blocks of {heads}")
+    return order
+
+
+def column_of(columns: np.ndarray, block: int, head: int) -> tuple[int, int] | None:
+    """The cell (row, column) where a head is drawn; None outside the grid.
+
+    >>> column_of(np.array([[2, 0, 1]]), 0, 0)
+    (0, 1)
+    """
+    if not (0 <= block < columns.shape[0] and 0 <= head < columns.shape[1]):
+        return None
+    return block, int(np.flatnonzero(columns[block] == head)[0])
+
+
+def drawn_cells(cells: pd.DataFrame, columns: np.ndarray) -> pd.DataFrame:
+    """`dense_cells` in the order of the columns, with the `name` (number) of the head in each."""
+    blocks, heads = columns.shape
+    rows = (np.arange(blocks)[:, None] * heads + columns).ravel()
+    return cells.iloc[rows].reset_index(drop=True).assign(name=columns.ravel().astype(np.int32))
+
+
 def _bad(got: str, expected: str) -> InputError:
     return InputError("head grid", got=got, expected=expected, fix="pass one row per head with its mean ratio")

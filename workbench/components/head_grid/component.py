@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from analysis.roles import check_thresholds
 from pare.errors import InputError
-from workbench.components.head_grid.cells import dense_cells, grid_shape
+from workbench.components.head_grid.cells import as_drawn, column_of, dense_cells, drawn_cells, grid_shape
 from workbench.components.head_grid.value import HeadGridValue, parse_value, whole_message
 from workbench.components.source import source
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
 # One browser module, in this order: pure functions, drawing, then the element itself.
-SCRIPTS = ("canvas.js", "head_grid/model.js", "head_grid/draw.js", "head_grid/head_grid.js")
+SCRIPTS = ("canvas.js", "page_link.js", "head_grid/model.js", "head_grid/draw.js", "head_grid/head_grid.js")
 
 
 def head_grid(
@@ -35,6 +36,9 @@ def head_grid(
     delta: float = 0.02,
     shade: bool = False,
     only_block: int | None = None,
+    order: np.ndarray | None = None,
+    link: str | None = None,
+    follow: tuple[str, ...] = (),
     key: str = "head_grid",
     on_change: Callable[[HeadGridValue], None] | None = None,
 ) -> HeadGridValue:
@@ -55,6 +59,9 @@ def head_grid(
         delta: heads whose role would flip if a threshold moved by at most this much are counted.
         shade: stronger colour the further a ratio lies inside its role.
         only_block: show the heads of this block alone, as one row without the histogram; `frame` holds only them.
+        order: heads of each block in the order to show them [block, head]; by number unless given (`cells.by_ratio`).
+        link: name shared with the mask's sliders of the same page, which follow the thresholds while they move.
+        follow: what follows those sliders: `removed`, `flipped` or both; else it stays as `frame` has it.
         key: Streamlit key, unique on the page.
         on_change: called with the new value before the page runs again.
 
@@ -75,12 +82,16 @@ def head_grid(
     first = only_block or 0
     frame = frame.assign(block=frame["block"] - first) if first else frame
     shape = grid_shape(frame, 1 if only_block is not None else blocks, heads)
-    cell = None if pinned is None else (pinned[0] - first, pinned[1])
+    # The browser counts columns; which head stands in one is the order's business.
+    columns = as_drawn(*shape, order)
+    cell = None if pinned is None else column_of(columns, pinned[0] - first, pinned[1])
     current = parse_value({"cell": cell}, *shape, HeadGridValue(tau_s, tau_t))
 
     def value_of(raw: object) -> HeadGridValue:
         value = parse_value(whole_message(raw), *shape, current)
-        return value if value.block is None else replace(value, block=value.block + first)
+        if value.block is None or value.head is None:
+            return value
+        return replace(value, block=value.block + first, head=int(columns[value.block, value.head]))
 
     def changed() -> None:
         import streamlit as st
@@ -91,7 +102,7 @@ def head_grid(
     result = _renderer()(
         key=key,
         data={
-            "cells": dense_cells(frame, *shape),
+            "cells": drawn_cells(dense_cells(frame, *shape), columns),
             "blocks": shape[0],
             "heads": shape[1],
             "thresholds": [current.tau_s, current.tau_t],
@@ -102,6 +113,9 @@ def head_grid(
             "shade": shade,
             "firstBlock": first,
             "rowOnly": only_block is not None,
+            "ordered": order is not None,
+            "link": link,
+            "follow": list(follow),
         },
         on_thresholds_change=changed,
         on_cell_change=changed,

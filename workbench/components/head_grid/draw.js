@@ -89,7 +89,7 @@ function drawGridLabels(context, layout, state, theme) {
   }
   label("block", left - 8, top - 10, false);
   context.textAlign = "left";
-  label("head", left, 10, false);
+  label(state.ordered ? "heads by ratio, lowest first" : "head", left, 10, false);
 }
 
 function cross(context, { x, y, width, height }, theme) {

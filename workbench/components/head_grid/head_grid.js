@@ -46,6 +46,7 @@ class HeadGrid {
     this.listenToCells();
     this.handles.forEach((handle, which) => this.listenToHandle(handle, which));
     this.observer = new ResizeObserver(() => this.schedule());
+    this.link = new PageLink({ [MASK_MOVED]: (mask) => this.followMask(mask) });
   }
 
   connect() {
@@ -61,6 +62,7 @@ class HeadGrid {
 
   disconnect() {
     this.observer.disconnect();
+    this.link.disconnect();
     this.screen.removeEventListener("change", this.onScreen);
     cancelAnimationFrame(this.frame);
     clearTimeout(this.timer);
@@ -72,9 +74,12 @@ class HeadGrid {
     const { state } = this;
     const column = (name) => data.cells.getChild(name).toArray();
     Object.assign(state, {
-      blocks: data.blocks, heads: data.heads, ratio: column("ratio"), flags: column("flags"), removed: column("removed"),
+      blocks: data.blocks, heads: data.heads, ratio: column("ratio"), flags: column("flags"), removed: column("removed"), names: column("name"),
       numFrames: data.numFrames, uniform: data.uniform, delta: data.delta, shade: data.shade, firstBlock: data.firstBlock,
+      ordered: data.ordered,
     });
+    this.follow = data.follow;
+    this.link.connect(data.link);
     if (this.isNews("thresholds", data.thresholds)) {
       if (this.drag) this.drag.before = data.thresholds;
       else if (!this.timer) state.thresholds = data.thresholds;
@@ -161,7 +166,7 @@ class HeadGrid {
   describe([block, head]) {
     const { state } = this;
     const i = block * state.heads + head;
-    return describeCell(state.firstBlock + block, head, state.ratio[i], state.roles[i], state.flags[i], state.removed[i]);
+    return describeCell(state.firstBlock + block, state.names[i], state.ratio[i], state.roles[i], state.flags[i], state.removed[i]);
   }
 
   showTexts() {
@@ -310,7 +315,22 @@ class HeadGrid {
   move(thresholds) {
     if (String(thresholds) === String(this.state.thresholds)) return;
     this.state.thresholds = thresholds;
+    this.link.tell(THRESHOLDS_MOVED, { thresholds });
     this.reclassify();
+  }
+
+  /** The mask as its sliders count it just now: one value per head, block by block, whatever order is drawn. */
+  followMask(mask) {
+    const { state } = this, { heads, names } = state;
+    if (!this.follow.length || mask.removed.length !== names.length) return;
+    const drawn = (values) => values.map((_, i) => values[Math.floor(i / heads) * heads + names[i]]);
+    if (this.follow.includes("removed")) state.removed = drawn(mask.removed);
+    if (this.follow.includes("flipped")) {
+      const flipped = drawn(mask.flipped);
+      state.flags = state.flags.map((flag, i) => (flag & ~FLAG_FLIPPED) | (flipped[i] ? FLAG_FLIPPED : 0));
+    }
+    this.showMarks();
+    this.schedule();
   }
 
   commit(before) {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # One browser module: shared parts, pure functions, drawing, the videos in step, then the element itself.
 SCRIPTS = (
-    "canvas.js", "echo.js", "frame_link.js",
+    "canvas.js", "echo.js", "page_link.js", "frame_link.js",
     "player/timing.js", "player/draw.js", "player/videos.js", "player/player.js",
 )  # fmt: skip
 
