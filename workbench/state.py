@@ -6,6 +6,7 @@ falls back to its default, and a one-line note says so.
 """
 
 import math
+import re
 from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from analysis.block_values import LENSES
+from analysis.head_metrics import METRICS
 from pare.width.budget import TARGETS
 from pare.width.heads import ALLOCATIONS
 from workbench.mask_plan import NEURON_SCORERS
@@ -25,6 +27,13 @@ SCORERS = ("pare", "projected_energy", "random")
 """What the app ranks heads by: the scorers that need a run alone."""
 COMPARED = ("runs", "masks", "students", "videos")
 """What the Compare page sets side by side."""
+VIEWS = ("grid", "scatter", "difference")
+"""How the Heads page shows all heads."""
+ORDERS = ("number", "ratio")
+COLORS = ("role", *METRICS)
+MOST_PICKED = 200
+"""Heads that a link may name one by one; larger sets are saved under a name."""
+SET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 MOST_EDITS = 400
 """Cells of a route that a link may turn over."""
 LONGEST = 10_000
@@ -54,6 +63,8 @@ class Selection(BaseModel):
     `versus` is a second sample beside it; `edits` are the (step, block) cells of a route that were turned over by hand.
     `compared` is a second run, B, the open one being A; of the other things that are compared (`kind`), `left` is A,
     `right` is B, and `pair` is the pair of their videos that is shown.
+    All heads are shown as a `view`: a grid in an `order`, or a scatter of two metrics `x` and `y` with a `color`;
+    `picked` are (block, head) put together by hand, `head_set` is the name of a saved set of heads.
     A mask is sized by p (`ratio`), or by a `target` (parameters, flops or gib) of so much (`target_value`).
 
     None means: not chosen, so the page shows everything (all steps, branches, samples) or its own default block and
@@ -92,6 +103,13 @@ class Selection(BaseModel):
     left: str | None = None
     right: str | None = None
     pair: int | None = None
+    view: str = "grid"
+    order: str = "number"
+    x: str = "ratio"
+    y: str = "importance"
+    color: str = "role"
+    picked: tuple[tuple[int, int], ...] = ()
+    head_set: str | None = None
 
     def changed(self, **values: Any) -> "Selection":
         """The same selection with these fields replaced."""
@@ -110,6 +128,8 @@ class Selection(BaseModel):
             pairs["target"] = f"{self.target}:{_text(self.target_value)}"
         if self.edits:
             pairs["flip"] = "-".join(f"{step}.{block}" for step, block in self.edits)
+        if self.picked:
+            pairs["pick"] = "-".join(f"{block}.{head}" for block, head in self.picked)
         return pairs
 
 
@@ -136,9 +156,15 @@ _FIELD_OF = {
     "a": "left",
     "b": "right",
     "pair": "pair",
+    "view": "view",
+    "order": "order",
+    "x": "x",
+    "y": "y",
+    "color": "color",
+    "set": "head_set",
 }
 """Name in the link → field; `steps` (first-last) and `target` (kind:value) stand for two fields each,
-`flip` (step.block-step.block…) for the edits."""
+`flip` (step.block-step.block…) for the edits, `pick` (block.head-block.head…) for the picked heads."""
 
 
 def from_query(params: Mapping[str, str], facts: Facts) -> tuple[Selection, list[str]]:
@@ -302,6 +328,29 @@ def _edits(text: str, facts: Facts) -> dict[str, Any]:
     return {"edits": tuple(sorted(found))}
 
 
+def _picked(text: str, facts: Facts) -> dict[str, Any]:
+    parts = text.split("-")
+    try:
+        if len(parts) > MOST_PICKED:
+            raise _Unfit("")
+        pairs = [part.split(".") for part in parts]
+        found = {(_index(block, facts.blocks), _index(head, facts.heads)) for block, head in pairs}
+    except (_Unfit, ValueError):
+        raise _Unfit(
+            f"block.head-block.head with blocks to {facts.blocks - 1} and heads to {facts.heads - 1}, "
+            f"{MOST_PICKED} at most"
+            if facts.heads
+            else "no value, since no run is open"
+        ) from None
+    return {"picked": tuple(sorted(found))}
+
+
+def _set_name(text: str, _: Facts) -> dict[str, Any]:
+    if SET_NAME.fullmatch(text) is None:
+        raise _Unfit("the name of a saved set of heads")
+    return {"head_set": text}
+
+
 def _branch(text: str, facts: Facts) -> dict[str, Any]:
     if text not in facts.branches:
         raise _Unfit(" or ".join(facts.branches) if facts.branches else "no value, since no run is open")
@@ -345,6 +394,13 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "a": _file("left"),
     "b": _file("right"),
     "pair": lambda text, _: {"pair": _index(text, LONGEST)},
+    "view": _one_of("view", VIEWS),
+    "order": _one_of("order", ORDERS),
+    "x": _one_of("x", METRICS),
+    "y": _one_of("y", METRICS),
+    "color": _one_of("color", COLORS),
+    "pick": _picked,
+    "set": _set_name,
 }
 
 _FALLBACK = {
@@ -373,4 +429,11 @@ _FALLBACK = {
     "a": "comparing the page's own choice",
     "b": "comparing with the page's own choice",
     "pair": "showing the page's own pair",
+    "view": "showing the grid",
+    "order": "showing heads by number",
+    "x": "showing the ratio across",
+    "y": "showing importance upwards",
+    "color": "colouring by role",
+    "pick": "picking no heads",
+    "set": "showing no saved set",
 }
