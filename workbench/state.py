@@ -36,6 +36,8 @@ MOST_PICKED = 200
 SET_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 MOST_EDITS = 400
 """Cells of a route that a link may turn over."""
+LONGEST_TRAINING = 10_000_000
+"""Training steps that a link may name; a page shows the nearest validation."""
 LONGEST = 10_000
 """Video frames that a link may name; a player rests on its last frame where its videos are shorter."""
 
@@ -64,6 +66,7 @@ class Selection(BaseModel):
     `compared` is a second run, B, the open one being A; of the other things that are compared (`kind`), `left` is A,
     `right` is B, and `pair` is the pair of their videos that is shown.
     All heads are shown as a `view`: a grid in an `order`, or a scatter of two metrics `x` and `y` with a `color`;
+    `training` is the one that is watched, at the validation of `training_step`.
     `picked` are (block, head) put together by hand, `head_set` is the name of a saved set of heads.
     A mask is sized by p (`ratio`), or by a `target` (parameters, flops or gib) of so much (`target_value`).
 
@@ -110,6 +113,8 @@ class Selection(BaseModel):
     color: str = "role"
     picked: tuple[tuple[int, int], ...] = ()
     head_set: str | None = None
+    training: str | None = None
+    training_step: int | None = None
 
     def changed(self, **values: Any) -> "Selection":
         """The same selection with these fields replaced."""
@@ -162,6 +167,8 @@ _FIELD_OF = {
     "y": "y",
     "color": "color",
     "set": "head_set",
+    "training": "training",
+    "at": "training_step",
 }
 """Name in the link → field; `steps` (first-last) and `target` (kind:value) stand for two fields each,
 `flip` (step.block-step.block…) for the edits, `pick` (block.head-block.head…) for the picked heads."""
@@ -289,6 +296,13 @@ def _file(field: str) -> Callable[[str, Facts], dict[str, Any]]:
     return read
 
 
+def _training(text: str, _: Facts) -> dict[str, Any]:
+    # Which ones there are is known on their page alone, where one that is gone falls back.
+    if len(text) > 300 or any(part in ("", ".", "..") for part in text.split("/")):
+        raise _Unfit("place/folder of a training")
+    return {"training": text}
+
+
 def _one_of(field: str, choices: Iterable[str]) -> Callable[[str, Facts], dict[str, Any]]:
     def read(text: str, _: Facts) -> dict[str, Any]:
         if text not in choices:
@@ -401,6 +415,8 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "color": _one_of("color", COLORS),
     "pick": _picked,
     "set": _set_name,
+    "training": _training,
+    "at": lambda text, _: {"training_step": _index(text, LONGEST_TRAINING)},
 }
 
 _FALLBACK = {
@@ -436,4 +452,6 @@ _FALLBACK = {
     "color": "colouring by role",
     "pick": "picking no heads",
     "set": "showing no saved set",
+    "training": "showing the newest training",
+    "at": "showing the last validation",
 }
