@@ -16,6 +16,8 @@ from pare.geometry import Geometry
 
 SCHEMA = "pare-mask/1"
 PARTS = ("self_heads", "cross_heads", "neurons")
+# Bytes: three tensors and settings fit into far less.
+LONGEST_HEADER = 1 << 20
 # What the metadata groups under a name, where it is there.
 GROUPS = ("model", "settings", "run", "predicted", "neuron_passes")
 
@@ -92,6 +94,19 @@ def load(path: str | Path) -> Mask:
             fix="use a mask",
         )
     return Mask(**arrays, metadata=metadata)
+
+
+def is_mask(path: str | Path) -> bool:
+    """Whether a file looks like a mask by its safetensors header, which is all that is read; `load` checks the rest."""
+    try:
+        with Path(path).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= LONGEST_HEADER:
+                return False
+            header = json.loads(file.read(length))
+    except (OSError, ValueError):
+        return False
+    return isinstance(header, dict) and set(header) - {"__metadata__"} == set(PARTS)
 
 
 def check(mask: Mask, geometry: Geometry, model: Mapping[str, Any]) -> None:

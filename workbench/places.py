@@ -110,6 +110,30 @@ class Places:
         """Names of the folders that hold a diffusers pipeline (model_index.json), in the same order."""
         return self._holding("model_index.json")
 
+    def trainings(self) -> list[str]:
+        """Names of the folders that hold a training.json, the state and the log of a distillation, in the same order."""
+        return self._holding("training.json")
+
+    def samples(self) -> list[str]:
+        """Names of the folders that hold a data.json, encoded training samples, in the same order."""
+        return self._holding("data.json")
+
+    def evaluations(self) -> list[str]:
+        """Names of the folders that hold an evaluation.json, in the same order."""
+        return self._holding("evaluation.json")
+
+    def masks(self) -> list[str]:
+        """Names of the pruning masks, told by the head of the file; none inside runs and models, in the same order."""
+        # With it comes numpy, which the command line does not need to start.
+        from pare.mask import is_mask
+
+        found: dict[Path, str] = {}
+        for place, root in self.roots.items():
+            for path in _files_below(root, ".safetensors", without=("run.json", "model_index.json")):
+                if is_mask(path):
+                    found.setdefault(path.resolve(), f"{place}/{path.relative_to(root).as_posix()}")
+        return list(found.values())
+
     def _holding(self, file: str) -> list[str]:
         seen: dict[Path, str] = {}
         for place, root in self.roots.items():
@@ -127,3 +151,16 @@ def _folders_with(root: Path, file: str) -> Iterator[Path]:
             yield Path(here)
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEPTH else []
+
+
+def _files_below(root: Path, ending: str, without: tuple[str, ...]) -> Iterator[Path]:
+    """Files below `root` with this ending, sorted; folders that hold a file of `without`, hidden ones and links are left."""
+    for here, folders, files in os.walk(root, followlinks=False):
+        depth = len(Path(here).relative_to(root).parts)
+        if any(name in files for name in without):
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEPTH else []
+        for name in sorted(files):
+            if name.endswith(ending) and not name.startswith(".") and not (Path(here) / name).is_symlink():
+                yield Path(here) / name

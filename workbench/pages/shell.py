@@ -22,8 +22,8 @@ STYLE = """<style>
 [data-testid="stMainBlockContainer"] h2 { font-size: 1.05rem; font-weight: 600; padding: 0 0 0.4rem; }
 .st-key-head_card [data-testid="stMarkdown"] p, .st-key-mask_panel [data-testid="stMarkdown"] p,
 .st-key-block_parts [data-testid="stMarkdown"] p { font-size: 0.9rem; }
-.st-key-prune_table table { width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-.st-key-prune_table :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
+:is(.st-key-prune_table, [class*="st-key-compare_table"]) table { width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+:is(.st-key-prune_table, [class*="st-key-compare_table"]) :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
 [class*="st-key-chart_"] [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; }
 [class*="st-key-corner_"] { height: 1.5rem; }
@@ -65,11 +65,11 @@ def guard(what: str) -> Iterator[None]:
         st.error(plain(line), icon=":material/error:")
 
 
-def open_shell(*, poll_jobs: bool = True, filters: bool = False) -> Shell:
+def open_shell(*, poll_jobs: bool = True, filters: bool | Callable[[Selection], bool] = False) -> Shell:
     """Read the selection, open its run and draw the sidebar; notes on bad values of the link show once.
 
     `poll_jobs` is off on pages that watch jobs themselves, so that one fragment polls at most;
-    `filters` shows what filters the page: branch, steps and sample.
+    `filters` shows what filters the page (or says whether anything does): branch, steps and sample.
     """
     st.html(STYLE)
     places = Places.from_environment()
@@ -86,7 +86,7 @@ def open_shell(*, poll_jobs: bool = True, filters: bool = False) -> Shell:
         st.warning("Link: " + plain(note), icon=":material/link_off:")
     with st.sidebar:
         _run_picker(names, name)
-        if run is not None and filters:
+        if run is not None and (filters(selection) if callable(filters) else filters):
             _filters(run, selection)
         with guard("jobs"):
             jobs_badge(places, poll=poll_jobs)

@@ -1,0 +1,92 @@
+"""Sets of videos that can be compared: evaluations with their scores, and runs with videos."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.runs import Run
+from pare.errors import InputError
+
+ABOUT, SCORES, VIDEOS = "evaluation.json", "scores.csv", "videos"
+ORACLE = ("digit", "colour", "direction", "speed", "consistent", "consistency")
+BETTER: Mapping[str, str] = {"warp_error": "lower", "flicker": "lower", **dict.fromkeys(ORACLE, "higher")}
+"""Which end is better, for metrics of which one end is."""
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """Videos with what made them: `table` has a row per video with prompt, seed, path (text) and its scores, if any.
+
+    `metrics` are the scores' names with their group, title and unit; `settings` and `how` are what was asked for.
+    """
+
+    folder: Path
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    how: Mapping[str, Any]
+    table: pd.DataFrame
+    metrics: tuple[Mapping[str, Any], ...]
+
+    @property
+    def model_id(self) -> str:
+        """The model's name as the set knows it."""
+        return str(self.model.get("model_id", "unknown"))
+
+    @property
+    def scored(self) -> bool:
+        """Whether every video's scores are on disk."""
+        return bool(self.metrics)
+
+
+def open_videos(folder: str | Path) -> VideoSet:
+    """The videos of an evaluation or of a run. Raises `InputError` for anything else, and for a damaged one."""
+    folder = Path(folder)
+    if (folder / ABOUT).is_file():
+        return _evaluation(folder)
+    run = Run.open(folder)
+    rows = [
+        {"prompt": sample.prompt, "seed": sample.seed, "path": str(run.videos[index])}
+        for index, sample in enumerate(run.manifest.samples)
+        if index in run.videos
+    ]
+    if not rows:
+        raise InputError(
+            str(folder), got="a run without videos", expected="one with", fix="capture with --mode trajectory"
+        )
+    return VideoSet(folder, run.manifest.model, run.manifest.settings, {}, pd.DataFrame(rows), ())
+
+
+def _evaluation(folder: Path) -> VideoSet:
+    try:
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        request = about["request"]
+        prompts, settings, model, how = (request[name] for name in ("prompts", "settings", "model", "how"))
+        seed, listed = int(settings["seed"]), list(about.get("metrics") or ())
+        metrics = [{name: str(row[name]) for name in ("metric", "group", "title", "unit")} for row in listed]
+        known = isinstance(model, dict) and isinstance(how, dict) and all(isinstance(each, str) for each in prompts)
+        if not known:
+            raise ValueError("another layout")
+        table = pd.DataFrame({"prompt": prompts, "seed": range(seed, seed + len(prompts))})
+        if metrics and (folder / SCORES).is_file():
+            scores = pd.read_csv(folder / SCORES, converters={"prompt": str})
+            if scores["prompt"].tolist() != list(prompts) or scores["seed"].tolist() != table["seed"].tolist():
+                raise ValueError(f"{SCORES} of other videos")
+            table = scores
+        else:
+            metrics = []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            str(folder / ABOUT), got=f"{type(error).__name__}: {error}", expected="an evaluation", fix="evaluate again"
+        ) from error
+    metrics += [
+        {"metric": name, "group": "oracle", "title": name, "unit": "0..1" if name == "consistency" else "share right"}
+        for name in ORACLE
+        if metrics and name in table
+    ]
+    paths = [folder / VIDEOS / f"{number:05d}.mp4" for number in range(len(table))]
+    table = table.assign(path=[str(path) if path.is_file() else None for path in paths])
+    return VideoSet(folder, model, settings, how, table, tuple(metrics))
