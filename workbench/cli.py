@@ -172,6 +172,28 @@ def roles(
 
 @cli.command()
 @as_command
+def report(
+    run: Run,
+    *,
+    out: Annotated[str, typer.Option("--out", help="The HTML file to write.", show_default=False)],
+    block: Annotated[int | None, typer.Option("--block", help="The block in detail.")] = None,
+    head: Annotated[int | None, typer.Option("--head", help="The head in detail, with its block.")] = None,
+    sample: Annotated[int | None, typer.Option("--sample", help="One sample; default: all.")] = None,
+    branch: Branch = None,
+    steps: Annotated[str | None, typer.Option("--steps", help="first-last; default: all.")] = None,
+    tau_s: TauS = 0.7,
+    tau_t: TauT = 0.3,
+    mask: Annotated[str | None, typer.Option("--mask", help="A mask file: what it removes is shown.")] = None,
+    max_videos: Annotated[float, typer.Option("--max-videos", help="MB of videos that it carries at most.")] = 20.0,
+) -> Call:
+    """One HTML file of a selection, with figures, numbers and videos, that opens offline."""
+    part = {"block": block, "head": head, "sample": sample, "branch": branch, "steps": steps}
+    given = {"tau_s": tau_s, "tau_t": tau_t, "mask": mask, "max_videos": max_videos}
+    return Call("report", arguments={"run": run, "out": out, **part, **given})
+
+
+@cli.command()
+@as_command
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A video, a folder of videos, an evaluation, or a run.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same, made from the same prompts and seeds.")],

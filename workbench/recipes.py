@@ -4,6 +4,7 @@ Every text leaves `figure`, the plotly figure, and `table`, the pandas frame beh
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from analysis.block_values import PARTS
@@ -33,8 +34,10 @@ def report_command(run: Run, selection: Selection) -> str:
     return command_line("report", short_path(run.folder), out="report.html", **report_arguments(selection))
 
 
-def head_grid(run: Run, selection: Selection, *, mask: Mapping[str, Any] | None = None) -> str:
-    """Roles of all heads; with the settings of a `mask`, what it removes."""
+def head_grid(
+    run: Run, selection: Selection, *, mask: Mapping[str, Any] | None = None, mask_file: Path | None = None
+) -> str:
+    """Roles of all heads; with the settings of a `mask`, or with a `mask_file`, what it removes."""
     imports = {
         "analysis.aggregate": "read_cells",
         "analysis.figures.heads": "head_grid",
@@ -42,7 +45,11 @@ def head_grid(run: Run, selection: Selection, *, mask: Mapping[str, Any] | None 
         "analysis.marks": "head_marks",
     }
     marks, removed, plan = "", "", []
-    if mask is None:
+    if mask_file is not None:
+        del imports["analysis.marks"]
+        imports["pare"] = "mask"
+        removed = f", removed=~mask.load({short_path(mask_file)!r}).self_heads"
+    elif mask is None:
         marks = f", marks=head_marks(run{_part(selection)})"
     else:
         del imports["analysis.marks"]
@@ -182,6 +189,19 @@ def kept_per_block(run: Run, mask: Mapping[str, Any]) -> str:
         _plan(mask),
         "geometry = run.geometry",
         "counts = planned.counts.per_block(geometry.blocks)",
+        'sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}',
+        "table = kept_table(counts, sizes)",
+        "figure = kept_per_block(counts, sizes)",
+    )
+
+
+def kept_in_mask(run: Run, mask_file: Path) -> str:
+    """What a mask file keeps in every block."""
+    return _script(
+        run,
+        {"analysis.figures.masks": "kept_per_block", TABLES: "kept_table", "pare": "mask"},
+        "geometry = run.geometry",
+        f"counts = mask.load({short_path(mask_file)!r}).counts()",
         'sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}',
         "table = kept_table(counts, sizes)",
         "figure = kept_per_block(counts, sizes)",

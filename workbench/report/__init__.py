@@ -1,0 +1,1 @@
+"""A report of a selection: one HTML file that opens offline."""

@@ -1,0 +1,170 @@
+"""From a run and a selection to everything that a report says."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from urllib.parse import urlencode
+
+import numpy as np
+import pandas as pd
+
+from analysis.findings import finding
+from analysis.marks import head_marks
+from analysis.runs import Run
+from pare.errors import InputError
+from pare.versions import versions
+from workbench import recipes
+from workbench.pages.text import capture_command, file_size
+from workbench.report.cut import Cut
+from workbench.report.part import Clip, Part, Report
+from workbench.report.parts import blocks, cells_of, chosen, head, heads, routes
+from workbench.state import Selection
+
+MOST_VIDEO_BYTES = 20_000_000
+"""Bytes of videos that a report carries unless told otherwise; they grow by a third inside it."""
+
+
+def build_report(
+    run: Run,
+    selection: Selection,
+    *,
+    cut: Cut | None = None,
+    command: str | None = None,
+    link: str | None = None,
+    most_video_bytes: int = MOST_VIDEO_BYTES,
+) -> Report:
+    """Read what the selection names of a run: its finding, figures with their numbers, videos, settings and versions.
+
+    `cut` adds a mask, `command` is the command line that makes this report (default: from the selection), `link` the
+    address of the view. Videos beyond `most_video_bytes` in all are named, not carried. Raises InputError for a run
+    without a finished sample and for a part that it does not have.
+    """
+    if not run.finished:
+        raise InputError(
+            str(run.folder), got="no finished sample", expected="at least one", fix="capture with --resume"
+        )
+    where = chosen(selection)
+    parts: list[Part] = []
+    sentence = "This run has no ratios, so no roles."
+    if "self/ratio" in run.statistics:
+        cells, marks = cells_of(run, selection), head_marks(run, **where)
+        ratio = cells.by_head()
+        sentence = finding(
+            ratio,
+            cells.by_step(),
+            cells.error_by_step(),
+            tau_s=selection.tau_s,
+            tau_t=selection.tau_t,
+            samples=cells.samples,
+            marked=marks.any,
+        )
+        parts += heads(run, selection, cells, marks, cut)
+        cell = _cell(selection, ratio)
+        parts += [] if cell is None else head(run, selection, cell, marks)
+    parts += [*blocks(run, selection), *routes(run, selection), *([] if cut is None else [cut.part(run)])]
+    clips = _clips(run, selection, most_video_bytes)
+    named = [clip for clip in clips if clip.content is None]
+    size = sum(clip.path.stat().st_size for clip in named)
+    return Report(
+        title=f"{run.model_id} · {run.folder.resolve().name}",
+        finding=sentence,
+        command=command or recipes.report_command(run, selection),
+        link=link,
+        query=urlencode(selection.changed(run=None).to_query()),
+        about={"View": _view(run, selection), "Run": _run(run), "Model": _model(run), "Versions": _versions(run)},
+        parts=parts,
+        clips=clips,
+        left_out=f"{len(named)} of {len(clips)} videos ({file_size(size)}) are not in this file, which carries up to "
+        f"{file_size(most_video_bytes)} of videos."
+        if named
+        else "",
+        samples=_samples(run, selection),
+    )
+
+
+def _cell(selection: Selection, ratio: np.ndarray) -> tuple[int, int] | None:
+    """The pinned head, else the most temporal one (of the chosen block), so that a report has one head in detail."""
+    if selection.block is not None and selection.head is not None:
+        return selection.block, selection.head
+    among = np.full(ratio.shape, np.inf)
+    rows: Sequence[int] | slice = slice(None) if selection.block is None else [selection.block]
+    among[rows] = np.where(np.isnan(ratio[rows]), np.inf, ratio[rows])
+    if not np.isfinite(among).any():
+        return None
+    block, index = np.unravel_index(int(among.argmin()), ratio.shape)
+    return int(block), int(index)
+
+
+def _view(run: Run, selection: Selection) -> list[tuple[str, str]]:
+    whole = selection.first_step is None
+    steps = f"all {len(run.timesteps)}" if whole else f"{selection.first_step} to {selection.last_step}"
+    sample = f"all {len(run.finished)}" if selection.sample is None else str(selection.sample)
+    pinned = selection.block is not None and selection.head is not None
+    return [
+        ("Samples", sample),
+        ("Steps", steps),
+        ("Branch", selection.branch or " and ".join(run.branches)),
+        (
+            "Head in detail",
+            f"block {selection.block}, head {selection.head}" if pinned else "none pinned: the most temporal",
+        ),
+        ("Thresholds", f"τs = {selection.tau_s:g}, τt = {selection.tau_t:g}"),
+        ("Protection", f"α = {selection.alpha:g}"),
+    ]
+
+
+def _run(run: Run) -> list[tuple[str, str]]:
+    manifest = run.manifest
+    clip = manifest.clip
+    settings = {name: value for name, value in manifest.settings.items() if isinstance(value, str | int | float)}
+    return [
+        ("Name", run.folder.resolve().name),
+        ("Hash", run.hash),
+        ("Mode", manifest.mode),
+        ("Samples", f"{len(run.finished)} of {len(manifest.samples)} finished"),
+        ("Timesteps", ", ".join(f"{step:.0f}" for step in run.timesteps)),
+        ("Clip", f"{clip.get('height')} × {clip.get('width')}, {clip.get('frames')} frames, {run.num_frames} latent"),
+        ("Measured", ", ".join(run.statistics)),
+        *((name.replace("_", " "), str(value)) for name, value in settings.items()),
+        ("Captured again by", capture_command(run)),
+    ]
+
+
+def _model(run: Run) -> list[tuple[str, str]]:
+    model, geometry = run.manifest.model, run.geometry
+    known = {
+        "model_id": "Model",
+        "revision": "Revision",
+        "config_hash": "Hash of the config",
+        "weight_hash": "Hash of the weights",
+    }
+    return [
+        *((words, str(model[name])) for name, words in known.items() if model.get(name)),
+        ("Shape", f"{geometry.blocks} blocks of {geometry.heads} heads, {geometry.ffn} neurons each"),
+        ("Attention", ", ".join(f"{name} {value}" for name, value in run.manifest.attention.items())),
+    ]
+
+
+def _versions(run: Run) -> list[tuple[str, str]]:
+    captured = [(f"captured with {name}", number) for name, number in sorted(run.manifest.versions.items())]
+    now = {**versions(), "plotly": version("plotly")}
+    return [*captured, *((f"this report by {name}", number) for name, number in sorted(now.items()))]
+
+
+def _samples(run: Run, selection: Selection) -> pd.DataFrame:
+    rows = run.finished if selection.sample is None else (selection.sample,)
+    listed = [(index, run.manifest.samples[index]) for index in rows]
+    return pd.DataFrame([{"sample": index, "seed": one.seed, "prompt": one.prompt} for index, one in listed])
+
+
+def _clips(run: Run, selection: Selection, most: int) -> list[Clip]:
+    clips, left = [], most
+    for index, path in run.videos.items():
+        if selection.sample is not None and index != selection.sample:
+            continue
+        one = run.manifest.samples[index]
+        size = path.stat().st_size
+        carried = size <= left
+        left -= size if carried else 0
+        caption = f"Sample {index}, seed {one.seed}: {one.prompt}" if one.prompt else f"Sample {index}, seed {one.seed}"
+        clips.append(Clip(path, caption, path.read_bytes() if carried else None))
+    return clips
