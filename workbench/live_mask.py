@@ -16,8 +16,6 @@ from pare.width.unit_cost import unit_costs
 from workbench.mask_settings import MaskSettings
 
 TITLES = {"parameters": "Parameters", "block_parameters": "in blocks", "flops": "FLOPs per forward"}
-UNPROTECTED = ("random", "temporal_attention")
-"""Scorers that the app does not protect: the control, and what ranks by attention in time already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +76,7 @@ def live_mask(run: Run, settings: MaskSettings, scores: HeadScores) -> LiveMask 
         multiple=multiple if settings.neuron_multiple is None else settings.neuron_multiple,
         allocation=settings.allocation,
         prune_neurons=settings.neurons != "none",
-        protects=settings.scorer not in UNPROTECTED,
+        # Without an α of its own a scorer that is not protected has 1.
+        protects=settings.alpha is not None or settings.protection != 1,
         costs=costs,
     )

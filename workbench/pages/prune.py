@@ -18,7 +18,7 @@ from workbench.pages import data
 from workbench.pages.chart import show_chart, take_out
 from workbench.pages.grid_frame import grid_frame
 from workbench.pages.prune_plan import head_score_values, headline, mask_arguments, planned
-from workbench.pages.prune_settings import show_prediction, show_settings
+from workbench.pages.prune_settings import MASK_LINK, show_settings
 from workbench.pages.prune_steps import show_steps
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
@@ -57,6 +57,8 @@ def show_grid(run: Run, selection: Selection, found: MaskPlan | None) -> None:
         tau_t=selection.tau_t,
         num_frames=run.num_frames,
         pinned=None if selection.block is None or selection.head is None else (selection.block, selection.head),
+        link=MASK_LINK,
+        follow=("removed", "flipped"),
         key="prune_grid",
         on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
     )
@@ -149,9 +151,6 @@ def show_page(shell: Shell) -> None:
                 show_settings(run, selection, found)
             if problem is not None:
                 st.error(plain(problem), icon=":material/error:")
-            elif found is not None:
-                with guard("prediction"), st.container(key="prune_table"):
-                    show_prediction(found)
         if found is None:
             return
         show_blocks(run, selection, found)

@@ -7,6 +7,7 @@ import streamlit as st
 
 from analysis.head_scores import HeadScores, head_scores
 from analysis.runs import Run
+from workbench.live_mask import LiveMask, live_mask
 from workbench.mask_plan import MaskPlan, plan
 from workbench.mask_settings import MaskSettings
 from workbench.pages.data import open_run, stamp
@@ -51,6 +52,11 @@ def planned(run: Run, selection: Selection) -> MaskPlan:
 def head_score_values(run: Run, selection: Selection) -> HeadScores:
     """The scores that heads are ranked by, before protection: {"self": [block, head], "cross": …}."""
     return _scores(str(run.folder), stamp(run.folder), selection.scorer, selection.branch)
+
+
+def live_plan(run: Run, selection: Selection) -> LiveMask | None:
+    """What a browser needs to follow the plan while p, α or a threshold moves; None where a head has no score."""
+    return live_mask(run, MaskSettings.of(**mask_arguments(selection)), head_score_values(run, selection))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

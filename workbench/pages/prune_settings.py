@@ -1,6 +1,6 @@
 """The settings of the Prune page: how much to remove, how heads are ranked and protected, and what that saves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
@@ -9,9 +9,11 @@ from analysis.runs import Run
 from pare import cost
 from pare.geometry import Clip
 from pare.width.heads import ALLOCATIONS
+from workbench.components.mask_sliders.component import mask_sliders
 from workbench.mask_plan import NEURON_SCORERS, MaskPlan
-from workbench.pages.shell import bind
-from workbench.plan import gibi, tera
+from workbench.pages.prune_plan import live_plan
+from workbench.pages.shell import bind, choose
+from workbench.plan import gibi
 from workbench.state import ALPHA_RANGE, RATIO_RANGE, SCORERS, Selection
 
 SIZES = {"ratio": "Ratio p", "parameters": "Parameters", "flops": "FLOPs", "gib": "GiB"}
@@ -25,6 +27,8 @@ NEURON_WORDS = {
     "none": "keep all",
 }
 USUAL_ALPHA = 3.0
+MASK_LINK = "mask"
+"""What the sliders and the head grid of a page are linked by."""
 
 
 def show_settings(run: Run, selection: Selection, planned: MaskPlan | None) -> None:
@@ -42,27 +46,26 @@ def show_settings(run: Run, selection: Selection, planned: MaskPlan | None) -> N
             lambda now: sized_by(now, selection, dense, {} if planned is None else planned.predicted),
         ),
     )
-    if selection.target is None or selection.target_value is None:
-        st.slider(
-            "Pruning ratio p",
-            *RATIO_RANGE,
-            step=0.01,
-            help="Share of heads, and of neurons, to remove.",
-            **bind("ratio_input", selection.ratio, lambda now: {"ratio": now}),
-        )
-    else:
+    if selection.target is not None and selection.target_value is not None:
         _target_input(selection.target, selection.target_value, dense[selection.target])
-    protects = selection.scorer != "random"
-    st.slider(
-        "Protection α",
-        ALPHA_RANGE[0],
-        max(USUAL_ALPHA, selection.alpha),
-        step=0.05,
-        disabled=not protects,
-        help="Scores of temporal heads are multiplied by α before heads are ranked (Eq. 5); 1 protects nothing."
-        + ("" if protects else " The random control is not protected."),
-        **bind("alpha_input", selection.alpha, lambda now: {"alpha": now}),
-    )
+    live = None if planned is None else live_plan(run, selection)
+    if live is None or planned is None:
+        _plain_sliders(selection)
+    else:
+        mask_sliders(
+            live,
+            # The link's p, or the one that the target gives.
+            ratio=planned.settings.ratio,
+            alpha=selection.alpha,
+            thresholds=(selection.tau_s, selection.tau_t),
+            ratio_range=RATIO_RANGE,
+            alpha_range=ALPHA_RANGE,
+            choose_ratio=selection.target is None,
+            link=MASK_LINK,
+            key="mask_sliders",
+            on_change=lambda values: choose(**values),
+        )
+        show_memory(planned)
     scorer, allocation = st.columns(2)
     neurons, _ = st.columns(2)
     with scorer:
@@ -158,32 +161,30 @@ def _target_input(kind: str, value: float, dense: float) -> None:
     )
 
 
-def show_prediction(planned: MaskPlan) -> None:
-    """Dense and pruned sizes in a table."""
-    guess = planned.predicted
-    rows: list[tuple[str, float, float, Callable[[float], str]]] = [
-        ("Parameters", guess["dense_parameters"], guess["parameters"], _count),
-        ("in blocks", guess["dense_block_parameters"], guess["block_parameters"], _count),
-    ]
-    if "flops" in guess:
-        rows += [
-            ("FLOPs per forward", guess["dense_flops"], guess["flops"], tera),
-            (f"Memory, {guess['dtype']}", guess["dense_memory_bytes"], guess["memory_bytes"], gibi),
-        ]
-    lines = [
-        f"| {name} | {words(before)} | **{words(after)}** | {after / before:.0%} |"
-        for name, before, after, words in rows
-    ]
-    st.markdown("\n".join(["| Size | dense | pruned | share |", "|:--|--:|--:|--:|", *lines]))
-    if "clip" in guess:
-        clip = guess["clip"]
-        st.caption(
-            f"For {clip['frames']} video frames of {clip['height']} × {clip['width']}; memory: weights and activations."
+def _plain_sliders(selection: Selection) -> None:
+    """p and α alone, where nothing can be predicted: one of them may be what has to change."""
+    if selection.target is None:
+        st.slider(
+            "Pruning ratio p",
+            *RATIO_RANGE,
+            step=0.01,
+            **bind("ratio_input", selection.ratio, lambda now: {"ratio": now}),
         )
+    st.slider(
+        "Protection α",
+        ALPHA_RANGE[0],
+        max(USUAL_ALPHA, selection.alpha),
+        step=0.05,
+        **bind("alpha_input", selection.alpha, lambda now: {"alpha": now}),
+    )
 
 
-def _count(number: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M")):
-        if number >= size:
-            return f"{number / size:,.3f} {unit}"
-    return f"{number:,.0f}"
+def show_memory(planned: MaskPlan) -> None:
+    """Memory of one forward, dense and pruned, which is no sum over heads and so follows at the release."""
+    guess = planned.predicted
+    if "clip" in guess:
+        clip, before, after = guess["clip"], guess["dense_memory_bytes"], guess["memory_bytes"]
+        st.caption(
+            f"For {clip['frames']} video frames of {clip['height']} × {clip['width']}. Weights and activations, "
+            f"{guess['dtype']}: {gibi(after)} of {gibi(before)}."
+        )
