@@ -247,6 +247,39 @@ def evaluate(
     return Call("evaluate", arguments={"model": model, **given, **settings})
 
 
+@cli.command()
+@as_command
+@with_run_flags
+def evidence(
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="roles, premise, alpha, scores, routes, averages, or all.")
+    ],
+    source: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model (with --run), or the folder of a run.")],
+    *,
+    out: Annotated[str, typer.Option("--out", help="The folder of the answer to write.", show_default=False)],
+    run: Annotated[str | None, typer.Option("--run", help="A run of MODEL; default for demo: the bundled one.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Where RUN's model is; default: by its name.")] = None,
+    prompts: Annotated[str | None, typer.Option("--prompts", help="A text file, one prompt per line.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="How many of them are used.")] = None,
+    remove: Annotated[
+        str | None, typer.Option("--remove", help="premise: how many heads go at a time, as 8,16.")
+    ] = None,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="premise: random sets of each size.")] = 2,
+    tau_s: TauS = 0.7,
+    tau_t: TauT = 0.3,
+    alpha: Annotated[float, typer.Option("--alpha", help="alpha: the protection to judge.")] = 1.5,
+    ratio: Annotated[float, typer.Option("--ratio", help="alpha: the share of heads that goes.")] = 0.3,
+    keep_videos: Annotated[bool, typer.Option("--keep-videos/--no-keep-videos", help="premise: keep them.")] = True,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an answer that was cut off.")] = False,
+    **settings: Any,
+) -> Call:
+    """Answer one of the method's questions on a model or a run, with a verdict by a stated rule."""
+    given = {"question": question, "source": source, "out": out, "run": run, "model": model, "prompts": prompts}
+    how = {"samples": samples, "remove": remove, "draws": draws, "keep_videos": keep_videos, "resume": resume}
+    roles = {"tau_s": tau_s, "tau_t": tau_t, "alpha": alpha, "ratio": ratio}
+    return Call("evidence", arguments={**given, **how, **roles, **settings})
+
+
 @masks.command("make")
 @as_command
 @with_mask_flags
