@@ -19,6 +19,7 @@ from workbench.components.head_grid.component import head_grid
 from workbench.pages import data
 from workbench.pages.chart import show_chart, take_out
 from workbench.pages.grid_frame import grid_frame
+from workbench.pages.report_button import report_button
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import capture_command, command_line, plain, short_path
 from workbench.state import Selection
@@ -33,8 +34,9 @@ def default_block(values: BlockValues | None) -> int:
     return int(np.nan_to_num(values.by_block()["mean"].to_numpy(), nan=-np.inf).argmax())
 
 
-def show_headline(lens: str, values: BlockValues | None) -> None:
-    """The finding, and the button that takes the view away."""
+def show_headline(run: Run, selection: Selection, values: BlockValues | None) -> None:
+    """The finding, and the buttons that take the view away."""
+    lens = selection.lens
     text, button = st.columns([4, 1], vertical_alignment="top")
     with text:
         sentence = (
@@ -45,6 +47,7 @@ def show_headline(lens: str, values: BlockValues | None) -> None:
         st.title(plain(sentence), anchor=False)
     with button, st.container(horizontal=True, horizontal_alignment="right"):
         copy_button("Copy link", None, key="copy_link")
+        report_button(run, selection)
 
 
 def show_lenses(lens: str) -> None:
@@ -187,7 +190,7 @@ def show_page(shell: Shell) -> None:
         values = data.blocks(run, selection.lens, selection)
         whole = values if selection.lens == "residual" else data.blocks(run, "residual", selection)
         block = default_block(whole) if selection.block is None else selection.block
-        show_headline(selection.lens, values)
+        show_headline(run, selection, values)
         show_lenses(selection.lens)
         left, right = st.columns([8, 5], gap="medium")
         with left, guard("block map"):

@@ -20,8 +20,10 @@ from workbench.pages.grid_frame import grid_frame
 from workbench.pages.prune_plan import head_score_values, headline, mask_arguments, planned
 from workbench.pages.prune_settings import MASK_LINK, show_settings
 from workbench.pages.prune_steps import show_steps
+from workbench.pages.report_button import report_button
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
+from workbench.report.cut import Cut
 from workbench.state import Selection
 
 
@@ -33,6 +35,11 @@ def show_headline(run: Run, selection: Selection, found: MaskPlan | None) -> Non
     with buttons, st.container(horizontal=True, horizontal_alignment="right"):
         copy_button("Copy link", None, key="copy_link")
         copy_button("Copy as command line", mask_command(run, selection), key="copy_plan_command")
+        report_button(
+            run,
+            selection,
+            cut=lambda: None if found is None else Cut.of_plan(found, mask_arguments(selection), run.geometry),
+        )
 
 
 def mask_command(run: Run, selection: Selection) -> str:

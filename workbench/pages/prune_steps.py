@@ -20,6 +20,7 @@ from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS, usua
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.prune_plan import mask_arguments
 from workbench.pages.shell import guard, jobs_of
+from workbench.pages.student_folder import show_student_folder
 from workbench.pages.text import command_line, plain, short_path
 from workbench.pages.videos import show_player
 from workbench.places import Places
@@ -194,7 +195,7 @@ def _show_student(run: Run, planned: MaskPlan, places: Places, mask: Path | None
         parameters, dense = job.result.get("parameters"), job.result.get("dense_parameters")
         if parameters and dense:
             st.markdown(f"Made: {parameters:,} of {dense:,} parameters ({parameters / dense:.0%}). Its folder:")
-        st.code(short_path(folder), language=None, wrap_lines=True)
+        show_student_folder(folder, key="student")
         for note in job.result.get("notes") or []:
             st.caption(plain(note))
     copy_button("Copy as command line", prune_command(run), key="copy_prune_command")

@@ -15,6 +15,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.components.lanes.component import Lanes, lanes
 from workbench.pages import data
 from workbench.pages.chart import show_chart
+from workbench.pages.report_button import report_button
 from workbench.pages.route_jobs import show_generation, show_recording
 from workbench.pages.route_plan import Decisions, RoutePlan, bounds, cost_table, decisions_of, route_plan, turned
 from workbench.pages.route_take_out import route_command, take_planned, take_recorded
@@ -29,8 +30,8 @@ from workbench.state import MOST_EDITS, Selection
 MEASURE = "python benchmarks/depth.py --model {model} --costs {path}"
 
 
-def show_headline(run: Run, decisions: Decisions, planned: RoutePlan) -> None:
-    """What was decided, in one sentence, and the button that takes the view away."""
+def show_headline(run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection) -> None:
+    """What was decided, in one sentence, and the buttons that take the view away."""
     text, button = st.columns([4, 1], vertical_alignment="top")
     with text:
         st.title(plain(headline(run, decisions, planned)), anchor=False)
@@ -41,6 +42,7 @@ def show_headline(run: Run, decisions: Decisions, planned: RoutePlan) -> None:
             )
     with button, st.container(horizontal=True, horizontal_alignment="right"):
         copy_button("Copy link", None, key="copy_link")
+        report_button(run, selection)
 
 
 def headline(run: Run, decisions: Decisions, planned: RoutePlan) -> str:
@@ -263,7 +265,7 @@ def show_page(shell: Shell) -> None:
             show_recording(run, None, None, selection, shell.places)
             return
         planned = route_plan(run, decisions, selection, model_of(run, shell.places), cost_table(shell.places, run))
-        show_headline(run, decisions, planned)
+        show_headline(run, decisions, planned, selection)
         show_controls(run, decisions, selection)
         if decisions.recorded:
             with guard("lanes"):

@@ -29,6 +29,7 @@ STYLE = """<style>
 [class*="st-key-corner_"] { height: 1.5rem; }
 [class*="st-key-corner_"] button { min-height: 1.5rem; padding: 0 0.4rem; font-size: 0.8rem; opacity: 0.75; }
 [class*="st-key-corner_"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
+.st-key-report button { min-height: 34px; padding: 2px 12px; font-size: 14px; }
 video { max-width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 </style>"""
 

@@ -1,0 +1,42 @@
+"""The button beside a page's headline that gives its view away as one HTML file."""
+
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+import streamlit as st
+
+from analysis.runs import Run
+from workbench.report.build import build_report
+from workbench.report.cut import Cut
+from workbench.report.page import render_report
+from workbench.state import Selection
+
+
+def report_button(run: Run, selection: Selection, *, cut: Callable[[], Cut | None] | None = None) -> None:
+    """A report of the selection, made at the click, as `pare report` makes it; `cut` adds the mask that a page shows."""
+    link = view_link(st.context.url, selection)
+
+    def made() -> bytes:
+        return render_report(build_report(run, selection, cut=cut() if cut else None, link=link)).encode()
+
+    st.download_button(
+        "Report",
+        data=made,
+        file_name=f"{run.folder.name}-report.html",
+        mime="text/html",
+        on_click="ignore",
+        key="report",
+        help="One HTML file that opens offline: finding, figures with their numbers, videos, settings and versions.",
+    )
+
+
+def view_link(address: str | None, selection: Selection) -> str | None:
+    """The address of a view on this server; None where the browser's is not known.
+
+    >>> view_link("http://127.0.0.1:8501/blocks", Selection(block=2))
+    'http://127.0.0.1:8501/blocks?block=2'
+    """
+    if not address:
+        return None
+    query = urlencode(selection.to_query())
+    return f"{address}?{query}" if query else address

@@ -1,0 +1,44 @@
+"""A finished student as files: where it is, how large, its card, and the commands that take it along."""
+
+import shlex
+from pathlib import Path
+
+import streamlit as st
+
+from workbench.components.copy_button.component import copy_button
+from workbench.pages.text import file_size, short_path
+
+CARD = "README.md"
+
+
+def show_student_folder(folder: Path, *, key: str) -> None:
+    """The folder's path and size, its card to download, and its path and copying as text for the clipboard."""
+    st.code(short_path(folder), language=None, wrap_lines=True)
+    card = folder / CARD
+    st.caption(f"{file_size(folder_size(folder))}, a diffusers folder" + (" with its card" if card.is_file() else ""))
+    with st.container(horizontal=True):
+        if card.is_file():
+            st.download_button(
+                "Card (.md)",
+                data=card.read_bytes,
+                file_name=f"{folder.name}-card.md",
+                mime="text/markdown",
+                on_click="ignore",
+                key=f"{key}_card",
+            )
+        copy_button("Copy path", str(folder.resolve()), key=f"{key}_path")
+        copy_button("Copy as copy command", copy_command(folder), key=f"{key}_copy")
+
+
+def copy_command(folder: Path) -> str:
+    """The command that puts a copy of the folder where the shell is.
+
+    >>> copy_command(Path("my jobs/student"))
+    "cp -r 'my jobs/student' student-copy"
+    """
+    return shlex.join(["cp", "-r", short_path(folder), f"{folder.name}-copy"])
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files of a folder; a link counts as what it points to."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
