@@ -13,12 +13,16 @@ from analysis.runs import Run
 
 @dataclass(frozen=True)
 class Lens:
-    """One way to look at a block: a statistic, shown over the norm of the block's input where `relative`."""
+    """One way to look at a block: a statistic, shown over the norm of the block's input where `relative`.
+
+    `noun` is the part that it is of, None for the whole block.
+    """
 
     statistic: str
     relative: bool
     title: str
     symbol: str
+    noun: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -28,9 +32,9 @@ class Lens:
 
 LENSES: Mapping[str, Lens] = {
     "residual": Lens("block/residual_norm", True, "Whole block", "‖B(x) − x‖ / ‖x‖"),
-    "self": Lens("block/self_norm", True, "Self-attention", "‖self‖ / ‖x‖"),
-    "cross": Lens("block/cross_norm", True, "Cross-attention", "‖cross‖ / ‖x‖"),
-    "ffn": Lens("block/ffn_norm", True, "Feed-forward", "‖ffn‖ / ‖x‖"),
+    "self": Lens("block/self_norm", True, "Self-attention", "‖self‖ / ‖x‖", "Self-attention"),
+    "cross": Lens("block/cross_norm", True, "Cross-attention", "‖cross‖ / ‖x‖", "Cross-attention"),
+    "ffn": Lens("block/ffn_norm", True, "Feed-forward", "‖ffn‖ / ‖x‖", "The feed-forward network"),
     "cosine": Lens("block/cosine", False, "Cosine", "cos(x, B(x))"),
 }
 """The parts are what self-attention, cross-attention and the feed-forward add to the residual stream, gates included;

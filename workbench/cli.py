@@ -181,6 +181,7 @@ def report(
     sample: Annotated[int | None, typer.Option("--sample", help="One sample; default: all.")] = None,
     branch: Branch = None,
     steps: Annotated[str | None, typer.Option("--steps", help="first-last; default: all.")] = None,
+    lens: Annotated[str, typer.Option("--lens", help="The map of blocks: residual, self, cross, ffn, cosine.")] = "residual",
     tau_s: TauS = 0.7,
     tau_t: TauT = 0.3,
     mask: Annotated[str | None, typer.Option("--mask", help="A mask file: what it removes is shown.")] = None,

@@ -21,7 +21,7 @@ def report_arguments(selection: Selection) -> dict[str, Any]:
     >>> report_arguments(Selection(block=2, head=3, tau_s=0.8, first_step=1, last_step=4))
     {'block': 2, 'head': 3, 'tau_s': 0.8, 'steps': '1-4'}
     """
-    names = ("block", "head", "sample", "branch", "tau_s", "tau_t")
+    names = ("block", "head", "sample", "branch", "lens", "tau_s", "tau_t")
     usual = Selection.model_fields
     given = {name: value for name in names if (value := getattr(selection, name)) != usual[name].default}
     if selection.first_step is not None and selection.last_step is not None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from analysis.block_values import LENSES
 from analysis.roles import TAU_S, TAU_T, check_thresholds
 from analysis.runs import Run
 from pare.errors import InputError
@@ -24,6 +25,7 @@ def report(
     sample: int | None = None,
     branch: str | None = None,
     steps: str | None = None,
+    lens: str = "residual",
     tau_s: float = TAU_S,
     tau_t: float = TAU_T,
     mask: str | Path | None = None,
@@ -32,17 +34,19 @@ def report(
     """Write what a selection of a run shows as one HTML file: finding, figures with numbers, videos, settings, versions.
 
     `block` and `head` name the head in detail, `sample`, `branch` and `steps` ("first-last") the part that is averaged,
-    `mask` a mask file to show; videos up to `max_videos` MB are inside. The same call writes the same bytes. Raises
-    `InputError` for a run or a mask that cannot be read or does not fit, and for a part that the run does not have.
+    `lens` what the map of blocks shows, `mask` a mask file to show; videos up to `max_videos` MB are inside. The same
+    call writes the same bytes. Raises `InputError` for a run or a mask that cannot be read or does not fit, and for a
+    part that the run does not have.
     """
     check_output(out)
     check_thresholds(tau_s, tau_t)
     if not max_videos >= 0:
         raise InputError("--max-videos", got=max_videos, expected="MB, 0 or more", fix="--max-videos 20")
     opened = Run.open(run)
-    selection = _selection(
-        opened, block=block, head=head, sample=sample, branch=branch, steps=steps, tau_s=tau_s, tau_t=tau_t
-    )
+    if lens not in LENSES:
+        raise InputError("--lens", got=lens, expected=f"one of {', '.join(LENSES)}", fix="--lens residual")
+    part = {"block": block, "head": head, "sample": sample, "branch": branch, "steps": steps}
+    selection = _selection(opened, **part, lens=lens, tau_s=tau_s, tau_t=tau_t)
     cut = None if mask is None else Cut.of_file(mask, opened)
     given = {"mask": None if mask is None else short_path(Path(mask))}
     given |= {"max_videos": None if max_videos == 20 else max_videos}
@@ -70,7 +74,7 @@ def render(result: dict[str, Any]) -> str:
     return "\n".join([*lines, result["finding"], *([result["left_out"]] if result["left_out"] else [])])
 
 
-def _selection(run: Run, *, steps: str | None, **values: Any) -> Selection:
+def _selection(run: Run, *, steps: Any, **values: Any) -> Selection:
     """The selection that the flags name. Raises InputError for what the run does not have."""
     geometry = run.geometry
     if values["head"] is not None and values["block"] is None:

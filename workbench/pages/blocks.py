@@ -24,8 +24,6 @@ from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_
 from workbench.pages.text import capture_command, command_line, plain, short_path
 from workbench.state import Selection
 
-NOUNS = {"self": "Self-attention", "cross": "Cross-attention", "ffn": "The feed-forward network"}
-
 
 def default_block(values: BlockValues | None) -> int:
     """The block to show before one is chosen: the one with the largest mean; the first where nothing is known."""
@@ -42,7 +40,7 @@ def show_headline(run: Run, selection: Selection, values: BlockValues | None) ->
         sentence = (
             f"{LENSES[lens].title} was not captured in this run"
             if values is None
-            else block_finding(values.by_block(), NOUNS.get(lens), turns=lens == "cosine")
+            else block_finding(values.by_block(), LENSES[lens].noun, turns=lens == "cosine")
         )
         st.title(plain(sentence), anchor=False)
     with button, st.container(horizontal=True, horizontal_alignment="right"):

@@ -153,26 +153,33 @@ def head(run: Run, selection: Selection, cell: tuple[int, int], marks: HeadMarks
 
 def blocks(run: Run, selection: Selection) -> list[Part]:
     """How much every block changes its input at every timestep, and the chosen block's parts."""
-    there = [part for part in PARTS if set(LENSES[part].needs) <= set(run.statistics)]
-    if "residual" not in there:
+    there = [part for part in LENSES if set(LENSES[part].needs) <= set(run.statistics)]
+    if selection.lens not in there:
         return []
-    where = chosen(selection)
-    values = block_values(run, **where)
+    where, lens = chosen(selection), LENSES[selection.lens]
+    values = block_values(run, selection.lens, **where)
+    turns = selection.lens == "cosine"
     command = recipes.report_command(run, selection)
     parts = [
         Part(
-            "Blocks by timestep",
-            block_finding(values.by_block()),
+            f"{lens.title} by timestep",
+            block_finding(values.by_block(), lens.noun, turns=turns),
             figure=residual_map(
-                values.cells(), values.timesteps, samples=values.samples, limits=values.limits(), height=320
+                values.cells(),
+                values.timesteps,
+                name=lens.symbol,
+                samples=values.samples,
+                limits=values.limits(turns=turns),
+                height=320,
             ),
-            alt="Relative size of every block's residual at every timestep.",
+            alt=f"{lens.symbol} of every block at every timestep.",
             table=values.table(),
-            python=recipes.block_map(run, selection),
+            python=recipes.block_map(run, selection, selection.lens),
             command=command,
         )
     ]
     if selection.block is not None:
+        there = [part for part in PARTS if part in there]
         frames = {LENSES[part].title: block_values(run, part, **where).of_block(selection.block) for part in there}
         parts.append(
             Part(
