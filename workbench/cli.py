@@ -189,7 +189,7 @@ def report(
 ) -> Call:
     """One HTML file of a selection, with figures, numbers and videos, that opens offline."""
     part = {"block": block, "head": head, "sample": sample, "branch": branch, "steps": steps}
-    given = {"tau_s": tau_s, "tau_t": tau_t, "mask": mask, "max_videos": max_videos}
+    given = {"lens": lens, "tau_s": tau_s, "tau_t": tau_t, "mask": mask, "max_videos": max_videos}
     return Call("report", arguments={"run": run, "out": out, **part, **given})
 
 
