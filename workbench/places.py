@@ -122,6 +122,10 @@ class Places:
         """Names of the folders that hold an evaluation.json, in the same order."""
         return self._holding("evaluation.json")
 
+    def answers(self) -> list[str]:
+        """Names of the folders that hold an evidence.json, answers of `pare evidence`, in the same order."""
+        return self._holding("evidence.json")
+
     def masks(self) -> list[str]:
         """Names of the pruning masks, told by the head of the file; none inside runs and models, in the same order."""
         # With it comes numpy, which the command line does not need to start.

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from analysis.block_values import LENSES
+from analysis.evidence.answer import QUESTIONS
 from analysis.head_metrics import METRICS
 from pare.width.budget import TARGETS
 from pare.width.heads import ALLOCATIONS
@@ -67,6 +68,7 @@ class Selection(BaseModel):
     `right` is B, and `pair` is the pair of their videos that is shown.
     All heads are shown as a `view`: a grid in an `order`, or a scatter of two metrics `x` and `y` with a `color`;
     `training` is the one that is watched, at the validation of `training_step`.
+    `question` is the one that Evidence shows.
     `picked` are (block, head) put together by hand, `head_set` is the name of a saved set of heads.
     A mask is sized by p (`ratio`), or by a `target` (parameters, flops or gib) of so much (`target_value`).
 
@@ -100,6 +102,7 @@ class Selection(BaseModel):
     target: str | None = None
     target_value: float | None = None
     versus: int | None = None
+    question: str = "roles"
     edits: tuple[tuple[int, int], ...] = ()
     compared: str | None = None
     kind: str = "runs"
@@ -156,6 +159,7 @@ _FIELD_OF = {
     "alloc": "allocation",
     "neurons": "neurons",
     "vs": "versus",
+    "ask": "question",
     "with": "compared",
     "kind": "kind",
     "a": "left",
@@ -402,6 +406,7 @@ _READERS: dict[str, Callable[[str, Facts], dict[str, Any]]] = {
     "neurons": _one_of("neurons", NEURON_SCORERS),
     "target": _target,
     "vs": lambda text, facts: {"versus": _index(text, facts.samples)},
+    "ask": _one_of("question", QUESTIONS),
     "flip": _edits,
     "with": _compared,
     "kind": _one_of("kind", COMPARED),
@@ -439,6 +444,7 @@ _FALLBACK = {
     "neurons": "choosing neurons as PARE does",
     "target": "using p",
     "vs": "showing one sample",
+    "ask": "showing the first question",
     "flip": "showing the decisions as they are made",
     "with": "comparing with the page's own run",
     "kind": "comparing runs",
