@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from analysis.figures.style import GUIDE, Mark, make_figure
 from analysis.run_difference import RunDifference
-from pare.mask import Mask
+from pare.mask import PARTS, Mask
 
 # Blue below zero, orange above, by the colour-blind-safe scheme of signed values; the sign is always written as well.
 DIVERGING = ("#0072B2", "#7fb8d8", "#f4f4f2", "#eeb38a", "#D55E00")
@@ -160,6 +160,23 @@ def flips_per_block(a: Mask, b: Mask, *, height: int = 240) -> go.Figure:
         showlegend=True,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
     )
+
+
+def agreement_table(a: Mask, b: Mask, part: str = "self_heads") -> pd.DataFrame:
+    """One row per head: `block`, `head`, and whether mask `a` and mask `b` keep it."""
+    first, second = getattr(a, part), getattr(b, part)
+    block, head = np.indices(first.shape)
+    columns = {"block": block, "head": head, "kept_by_a": first, "kept_by_b": second}
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+
+
+def flip_table(a: Mask, b: Mask) -> pd.DataFrame:
+    """One row per block: how many units of every part A alone keeps, and B alone."""
+    columns: dict[str, np.ndarray] = {"block": np.arange(len(a.self_heads))}
+    for part in PARTS:
+        first, second = getattr(a, part), getattr(b, part)
+        columns |= {f"{part}_a": (first & ~second).sum(axis=1), f"{part}_b": (second & ~first).sum(axis=1)}
+    return pd.DataFrame(columns)
 
 
 def metric_effects(table: pd.DataFrame, *, height: int | None = None) -> go.Figure:

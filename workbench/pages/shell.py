@@ -22,7 +22,9 @@ STYLE = """<style>
 [data-testid="stMainBlockContainer"] h2 { font-size: 1.05rem; font-weight: 600; padding: 0 0 0.4rem; }
 .st-key-head_card [data-testid="stMarkdown"] p, .st-key-mask_panel [data-testid="stMarkdown"] p,
 .st-key-block_parts [data-testid="stMarkdown"] p { font-size: 0.9rem; }
-:is(.st-key-prune_table, [class*="st-key-compare_table"]) table { width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+:is(.st-key-prune_table, [class*="st-key-compare_table"]) table {
+  width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums;
+}
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
 [class*="st-key-chart_"] [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; }
