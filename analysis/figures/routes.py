@@ -35,14 +35,13 @@ def decision_map(
     ran: np.ndarray,
     scores: np.ndarray,
     timesteps: np.ndarray,
-    differ: np.ndarray | None = None,
     *,
     limits: tuple[float, float] | None = None,
     height: int = 320,
 ) -> go.Figure:
     """Which blocks ran at every step, from t = 1000 on the left: coloured by score where they ran, a cross where not.
 
-    `ran`, `scores` and `differ` (outlined) are [step, block]; colours span `limits`, from the lowest to the highest
+    `ran` and `scores` are [step, block]; colours span `limits`, from the lowest to the highest
     score of the blocks that are not always on unless given.
 
     >>> figure = decision_map(np.array([[True, False, True]]), np.array([[1.0, 0.5, 2.0]]), np.array([900.0]))
@@ -64,18 +63,13 @@ def decision_map(
         "colorbar": {"title": {"text": "score", "side": "right"}, "thickness": 10, "outlinewidth": 0},
     }  # fmt: skip
 
-    def symbols(where: np.ndarray, symbol: str, size: int, color: str) -> Mark:
-        step, block = np.nonzero(where)
-        return {
-            "type": "scatter", "mode": "markers", "x": [names[one] for one in step], "y": block, "hoverinfo": "skip",
-            "marker": {"symbol": symbol, "size": size, "color": color, "line": {"width": 1.5, "color": color}},
-        }  # fmt: skip
-
-    traces = [cells, symbols(~ran, "x-thin-open", 6, "#888")]
-    if differ is not None and np.any(differ):
-        traces.append(symbols(np.asarray(differ, bool)[order], "square-open", 13, "#D55E00"))
+    step, block = np.nonzero(~ran)
+    crosses: Mark = {
+        "type": "scatter", "mode": "markers", "x": [names[one] for one in step], "y": block, "hoverinfo": "skip",
+        "marker": {"symbol": "x-thin-open", "size": 6, "color": "#888", "line": {"width": 1.5, "color": "#888"}},
+    }  # fmt: skip
     return make_figure(
-        traces,
+        [cells, crosses],
         x={"name": "timestep t", "type": "category", "nticks": 12},
         y={"name": "block", "autorange": "reversed", "dtick": 1 if blocks <= 12 else 5, "showgrid": False},
         height=height,

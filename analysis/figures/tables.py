@@ -146,9 +146,7 @@ def disagreement_table(found: RouteVariation) -> pd.DataFrame:
     return pd.DataFrame({**columns, "at_random": found.ceiling, "n": found.samples})
 
 
-def decision_table(
-    ran: np.ndarray, scores: np.ndarray, timesteps: np.ndarray, differ: np.ndarray | None = None
-) -> pd.DataFrame:
+def decision_table(ran: np.ndarray, scores: np.ndarray, timesteps: np.ndarray) -> pd.DataFrame:
     """One row per step and block of decisions [step, block]: `timestep`, `block`, whether it `ran`, its `score`.
 
     >>> decision_table(np.array([[True, False]]), np.array([[1.0, 0.5]]), np.array([900.0])).to_dict("records")[1]
@@ -162,6 +160,4 @@ def decision_table(
         "ran": ran,
         "score": scores,
     }
-    if differ is not None:
-        columns["differs"] = differ
     return pd.DataFrame({name: np.asarray(values).ravel() for name, values in columns.items()})

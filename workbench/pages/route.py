@@ -144,7 +144,7 @@ def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Se
             changes[which],
         )  # fmt: skip
         lanes(shown, title=f"Decisions of sample {which}", key=key, **style)
-        take_recorded(run, decisions, which, differ, key=key, command=command)
+        take_recorded(run, decisions, which, key=key, command=command)
 
     def show_planned(differ: np.ndarray) -> None:
         shown = Lanes(
@@ -159,7 +159,7 @@ def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Se
             on_change=lambda step, block: choose(edits=turned(st.session_state["shown_selection"].edits, step, block)),
             **style,
         )
-        take_planned(run, decisions, planned, selection, differ, command=command)
+        take_planned(run, decisions, planned, selection, command=command)
 
     if not decisions.recorded:
         st.header(plain(planned_words(run, decisions, planned, selection)), anchor=False)

@@ -30,16 +30,13 @@ def route_command(run: Run, decisions: Decisions, selection: Selection, places: 
     )
 
 
-def take_recorded(
-    run: Run, decisions: Decisions, sample: int, differ: np.ndarray, *, key: str, command: str | None
-) -> None:
+def take_recorded(run: Run, decisions: Decisions, sample: int, *, key: str, command: str | None) -> None:
     """ "Take out" of one sample's decisions as they were recorded."""
     row = decisions.row(sample)
     _take(
         decisions.ran[row],
         decisions.scores[row],
         decisions.timesteps,
-        differ,
         key=key,
         alt=f"Which blocks ran at every timestep for sample {sample}, as recorded.",
         python=recipes.decisions(run, row=row, budget=None),
@@ -53,7 +50,6 @@ def take_planned(
     decisions: Decisions,
     planned: RoutePlan,
     selection: Selection,
-    differ: np.ndarray,
     *,
     command: str | None,
 ) -> None:
@@ -64,7 +60,6 @@ def take_planned(
         planned.ran,
         decisions.scores[row],
         decisions.timesteps,
-        differ,
         key="lanes_planned",
         alt="Which blocks would run at every timestep, decided again or turned over by hand.",
         python=recipes.decisions(
@@ -82,7 +77,6 @@ def _take(
     ran: np.ndarray,
     scores: np.ndarray,
     timesteps: np.ndarray,
-    differ: np.ndarray,
     *,
     key: str,
     alt: str,
@@ -94,7 +88,7 @@ def _take(
         return decision_table(ran, scores, timesteps)
 
     take_out(
-        lambda: decision_map(ran, scores, timesteps, differ),
+        lambda: decision_map(ran, scores, timesteps),
         key=key,
         alt=alt,
         table=table,
