@@ -45,7 +45,7 @@ def decision_map(
     score of the blocks that are not always on unless given.
 
     >>> figure = decision_map(np.array([[True, False, True]]), np.array([[1.0, 0.5, 2.0]]), np.array([900.0]))
-    >>> list(figure.data[1].y)
+    >>> [int(block) for block in figure.data[1].y]
     [1]
     """
     order = np.argsort(-np.asarray(timesteps, float), kind="stable")

@@ -8,6 +8,8 @@ import sys
 import time
 import tomllib
 import urllib.request
+from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from pare.errors import InputError
 from tests.ports import find_free_port
 from workbench.commands.app import app as app_command
 from workbench.places import PROJECT, Places
-from workbench.server import CONFIG, ROUTES_VARIABLE, middleware, routes, video_address
+from workbench.server import CONFIG, ROUTES_VARIABLE, middleware, plotly_address, routes, video_address
 
 VIDEO = bytes(range(256)) * 4
 
@@ -46,6 +48,16 @@ def test_a_video_plays_whole_and_by_ranges(client):
     part = client.get("/api/video/workspace/jobs/a%20b/v.mp4", headers={"Range": "bytes=10-19"})
     assert (part.status_code, part.content) == (206, VIDEO[10:20])
     assert part.headers["content-range"] == f"bytes 10-19/{len(VIDEO)}"
+
+
+def test_plotly_comes_from_this_server_at_an_address_of_its_version(client, monkeypatch):
+    monkeypatch.delenv(ROUTES_VARIABLE, raising=False)
+    assert plotly_address() is None
+    monkeypatch.setenv(ROUTES_VARIABLE, "1")
+    answer = client.get(plotly_address())
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert answer.content == files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    assert "max-age" in answer.headers["cache-control"] and version("plotly") in plotly_address()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from streamlit.components.v2.types import ComponentRenderer
 
-WIDTH, HEIGHT = 900, 450
-"""Pixels of a saved picture, where the figure says nothing; a PNG has twice as many each way."""
+WIDTH, HEIGHT = 900, 400
+"""Pixels of a saved picture, higher where the figure is; a PNG has twice as many each way."""
 
 
 def picture_buttons(figure: go.Figure, *, name: str, title: str, script: str, key: str) -> None:
@@ -24,8 +24,8 @@ def picture_buttons(figure: go.Figure, *, name: str, title: str, script: str, ke
         key=key,
         data={
             "figure": paper(figure).to_json(),
-            "width": figure.layout.width or WIDTH,
-            "height": figure.layout.height or HEIGHT,
+            "width": WIDTH,
+            "height": max(HEIGHT, round(figure.layout.height or 0)),
             "name": name,
             "title": title,
             "script": script,
