@@ -1,0 +1,142 @@
+"""The table of results on the demo model: `python -m workbench.demo.results --out FOLDER [--rows KEYS] [--dry-run | --write]`.
+
+Every row is a mask, a student, its stages of training, the videos of 200 prompts and their scores; each of these is a job that a
+killed command goes on with. `--write` fills docs/results.md from what the folder holds.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from pare import cost
+from pare.errors import InputError
+from pare.geometry import DEMO, read_json
+from workbench.demo.prompts import HELD_OUT
+from workbench.demo.results import tables
+from workbench.demo.results.effort import Effort, plan_lines
+from workbench.demo.results.measured import Results
+from workbench.demo.results.page import PAGE, write_page
+from workbench.demo.results.progress import TableReport
+from workbench.demo.results.rows import Budget, Row, all_rows, choose, jobs_of
+from workbench.demo.results.seconds import has_seconds, measure_seconds
+from workbench.demo.results.work import RECORD, Bench
+
+RUN = DEMO.parent / "runs" / "demo"
+
+
+def rows_of(effort: Effort, keys: Sequence[str] | None = None) -> tuple[Row, ...]:
+    """The rows of the table for a model, baselines at PARE's active parameters."""
+    (pare,) = (row for row in all_rows(effort.budget, 2) if row.key == "pare")
+    return choose(all_rows(effort.budget, effort.static_blocks(pare)), keys)
+
+
+def make(bench: Bench, rows: Sequence[Row], effort: Effort, stream: TextIO, rounds: int | None = None) -> None:
+    """Do every job of these rows that is not done yet, then time the videos of all rows in turn."""
+    bench.check()
+    jobs = jobs_of(rows)
+    ahead = [job for job in jobs if not bench.done(job)]
+    stream.write(f"{len(jobs) - len(ahead)} of {len(jobs)} jobs are done\n")
+    report = TableReport([job.title for job in ahead], [effort.seconds(job) for job in ahead], stream)
+    for number, job in enumerate(ahead):
+        progress = report.begin(number)
+        if not bench.done(job):
+            bench.do(job, progress)
+        report.end(number)
+    if not has_seconds(bench, rows):
+        more = {} if rounds is None else {"rounds": rounds}
+        measure_seconds(bench, rows, **more)
+
+
+def blocks_of(folder: Path, rows: Sequence[Row], effort: Effort) -> dict[str, str]:
+    """The blocks of the page, from a folder of results."""
+    results = Results.read(folder)
+    about = read_json(folder / RECORD)
+
+    def never_run(row: Row) -> int:
+        dense = cost.parameters(effort.geometry)
+        return round(dense.in_blocks * (1 - effort.share(row))) if row.static else 0
+
+    return {
+        "settings": settings_text(about, results, effort),
+        "scores": tables.scores_table(rows, results),
+        "motion": tables.motion_table(rows, results),
+        "cost": tables.cost_table(rows, results, effort.cost, never_run),
+        "bars": tables.bars_text(rows, results),
+        "answers": tables.answers_text(rows, results),
+        "losses": tables.losses_text(rows, results),
+    }
+
+
+def settings_text(about: dict[str, Any], results: Results, effort: Effort) -> str:
+    """What the results are of, in one paragraph."""
+    budget, model = effort.budget, about["model"]
+    return (
+        f"Made of `{model['model_id']}` (weights {str(model['weight_hash'])[:12]}), run {about['run'][:12]}: {budget.ratio:.0%} "
+        f"of heads and neurons cut, {budget.width_steps} and {budget.joint_steps} training steps of {budget.batch} samples in "
+        f"stages I and II, {budget.few_steps_steps} of {budget.few_steps_batch} in stage III, {budget.samples} training "
+        f"samples; {len(results.keys)} prompts, {effort.run.steps} sampler steps, guidance {effort.run.guidance:g}, shift "
+        f"{effort.run.shift:g}."
+    )
+
+
+def main() -> None:
+    """The command line."""
+    given = _parser().parse_args()
+    try:
+        _run(given)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _run(given: argparse.Namespace) -> None:
+    numbers = {name: getattr(given, name) for name in ("seeds", "prompts", "samples", "ratio", "width_steps", "joint_steps",
+                                                      "few_steps_steps")}  # fmt: skip
+    budget = replace(Budget(), **{name: value for name, value in numbers.items() if value is not None})
+    effort = Effort.of(given.model, budget)
+    rows = rows_of(effort, given.rows.split(",") if given.rows else None)
+    if given.dry_run:
+        print("\n".join(plan_lines(rows, jobs_of(rows), effort)))
+        return
+    from workbench.demo.evaluate import read_prompts
+
+    if not given.write:
+        import torch
+
+        torch.set_num_threads(given.threads)
+        prompts = read_prompts(given.prompt_file)[: budget.prompts]
+        bench = Bench(given.out, given.model, given.run, prompts, replace(budget, prompts=len(prompts)), given.data)
+        make(bench, rows, effort, sys.stderr)
+    blocks = blocks_of(given.out, rows, effort)
+    if given.write:
+        write_page(blocks, given.page)
+    print("\n\n".join(f"{name}\n{text}" for name, text in blocks.items()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m workbench.demo.results", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder of everything; the same one goes on")
+    parser.add_argument("--rows", help="keys of rows, with commas; default: all")
+    parser.add_argument("--model", default="demo", help="a model of moving digits")
+    parser.add_argument("--run", type=Path, default=RUN, help="a run of the model; default: the bundled one")
+    parser.add_argument("--data", type=Path, help="samples of pare distill data; default: made in the folder")
+    parser.add_argument("--prompt-file", type=Path, default=HELD_OUT)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    for name in ("seeds", "prompts", "samples", "width_steps", "joint_steps", "few_steps_steps"):
+        parser.add_argument("--" + name.replace("_", "-"), type=int, help=f"default: {getattr(Budget(), name)}")
+    parser.add_argument("--ratio", type=float, help=f"share that is cut; default: {Budget().ratio}")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dry-run", action="store_true", help="print rows, steps and hours")
+    parser.add_argument("--write", action="store_true", help="fill the page from what is there; nothing is run")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
