@@ -347,6 +347,8 @@ CALLS = [
     (["capture", "M", "--out", "O", "--prompts", "F", "--steps", "4", "--resume"], "capture", "capture",
      {"model": "M", "out": "O", "prompts": "F", "steps": 4, "resume": True}),
     (["roles", "R", "--tau-s", "0.8", "--csv", "C"], "roles", "roles", {"run": "R", "tau_s": 0.8, "csv": "C"}),
+    (["report", "R", "--out", "O", "--block", "2", "--steps", "1-3", "--mask", "F"], "report", "report",
+     {"run": "R", "out": "O", "block": 2, "steps": "1-3", "mask": "F"}),
     (["mask", "R", "--out", "O", "--ratio", "0.4"], "mask", "mask", {"run": "R", "out": "O", "ratio": 0.4}),
     (["mask", "--out", "O", "R"], "mask", "mask", {"run": "R", "out": "O"}),
     (["mask", "make", "show", "--out", "O"], "mask", "mask", {"run": "show", "out": "O"}),
