@@ -4,11 +4,14 @@ import time
 
 import numpy as np
 import pytest
+from diffusers import WanPipeline
 
+import pare.transformer  # noqa: F401 (a student's class)
 from analysis.runs import Run
 from pare.geometry import DEMO
 from pare.reference import model_identity
 
+STUDENTS = sorted(path.parent for path in (DEMO.parent / "students").glob("*/model_index.json"))
 RUNS = sorted(path for path in (DEMO.parent / "runs").iterdir() if path.is_dir())
 
 
@@ -19,6 +22,7 @@ def megabytes(folder) -> float:
 def test_sizes_stay_within_their_shares():
     assert megabytes(DEMO) <= 12
     assert megabytes(DEMO.parent / "runs") <= 4
+    assert megabytes(DEMO.parent / "students") <= 8
     assert megabytes(DEMO.parent) <= 24
 
 
@@ -27,6 +31,15 @@ def test_a_bundled_run_was_made_from_the_bundled_model(folder):
     run = Run.open(folder)
     assert run.complete
     assert dict(run.manifest.model) == model_identity("demo")
+
+
+@pytest.mark.parametrize("folder", STUDENTS, ids=lambda path: path.name)
+def test_a_shipped_student_of_the_bundled_model_loads_as_a_plain_pipeline(folder):
+    pipe = WanPipeline.from_pretrained(folder)
+    stages = [stage["stage"] for stage in pipe.transformer.config.pruning["training"]]
+    assert stages[-1] == {"width": "width", "joint": "joint", "few-steps": "steps"}[folder.name]
+    assert pipe.transformer.config.pruning["training"][-1]["model"] == model_identity("demo")
+    assert pipe.transformer.is_routing_enabled == (folder.name != "width")
 
 
 def test_the_bundled_run_is_whole_and_opens_in_under_a_second():

@@ -132,13 +132,15 @@ QUESTION = Question("Better?", "pare", "other", ("flow_error",))
         ([0.2, 0.21], [0.1], "no", "worse"),
         ([0.1, 0.5], [0.2], "undecided", "no larger than"),
         ([0.1, 0.12], [0.1], "undecided", "holds zero"),
+        ([1.0, 1.1], [1.0], "no", "changes nothing"),
         ([0.1, 0.5, 0.3], [0.6, 0.9, 0.8], "yes", "better"),
         ([0.1, 0.5, 0.3], [0.4, 0.2, 0.31], "undecided", "holds zero"),
     ],
 )
 def test_a_question_is_answered_by_the_rule(pare, other, found, reason):
+    # From 1 on the two rows have the same videos.
     shared = {"pare": [{"flow_error": value + NOISE} for value in pare]}
-    shared["other"] = [{"flow_error": value + NOISE[::-1]} for value in other]
+    shared["other"] = [{"flow_error": value + (NOISE if value >= 1 else NOISE[::-1])} for value in other]
     both = [row("pare", len(pare)), row("other", len(other))]
     (verdict,) = answer(QUESTION, both, results_of(**shared))
     assert verdict.answer == found and reason in verdict.reason

@@ -56,8 +56,8 @@ QUESTIONS = (
 
 
 def decide(improvement: Difference, trainings: int, spread: float, metric: str) -> Verdict:
-    """The rule: yes or no where the 95 % interval leaves zero out and, unless several trainings are in it, the difference
-    is larger than what another training seed alone changes (`spread`); else undecided.
+    """The rule: no where not one video differs; yes or no where the 95 % interval leaves zero out and, unless several
+    trainings are in it, the difference is larger than what another training seed alone changes (`spread`); else undecided.
 
     `trainings` is how many training seeds are in the interval; `spread` NaN where it is not known.
 
@@ -66,6 +66,8 @@ def decide(improvement: Difference, trainings: int, spread: float, metric: str) 
     >>> decide(Difference(200, 200, 0.5, 0.6, 0.1, -0.05, 0.25), 1, 0.02, "asked").reason
     'the interval holds zero'
     """
+    if improvement.difference == improvement.low == improvement.high == 0:
+        return Verdict("no", metric, "no video differs, so it changes nothing here", improvement)
     if not improvement.clear:
         return Verdict("undecided", metric, "the interval holds zero", improvement)
     if trainings < 2:

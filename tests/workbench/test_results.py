@@ -1,0 +1,205 @@
+"""The table of results, its sweep and the shipped students from end to end on a tiny model, killed on the way."""
+
+import dataclasses
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanPipeline
+
+from pare.errors import InputError
+from pare.reference import model_identity
+from pare.training.data import LatentData
+from pare.transformer import PareWanTransformer3DModel
+from pare.video import write_video
+from tests.children import die, in_children
+from tests.tiny import save, tiny_pipeline
+from workbench.commands.capture import capture
+from workbench.commands.distill import distill
+from workbench.demo import students
+from workbench.demo.results.__main__ import blocks_of, make, rows_of
+from workbench.demo.results.effort import Effort
+from workbench.demo.results.measured import Results
+from workbench.demo.results.page import PAGE, write_page
+from workbench.demo.results.rows import TEACHER, Budget, jobs_of
+from workbench.demo.results.work import Bench
+from workbench.demo.sweep import __main__ as sweep
+from workbench.demo.sweep import work as sweep_work
+from workbench.demo.sweep.cells import Plan, cells
+from workbench.places import Places
+
+BUDGET = Budget(
+    width_steps=2, joint_steps=2, few_steps_steps=2, batch=1, few_steps_batch=1, trajectories=1, seeds=1, prompts=2
+)
+PROMPTS = ["a red 7 moving up and left, fast", "a blue 3 standing still"]
+KEYS = ["width", "pare", "four-steps", "static", "low-temporal"]
+SAMPLING = {"steps": 4, "guidance": 2.0}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a tiny teacher, a run of it and encoded samples."""
+    folder = tmp_path_factory.mktemp("results")
+    model = str(save(tiny_pipeline(num_layers=4), folder / "teacher", height=48, width=48, steps=4))
+    capture(model, out=folder / "run", prompts=PROMPTS, samples=2, device="cpu", steps=2)
+    (folder / "videos").mkdir()
+    draw = np.random.default_rng(0)
+    for number, prompt in enumerate(PROMPTS):
+        frames = draw.integers(0, 256, (9, 48, 48, 3), dtype=np.uint8)
+        write_video(frames, folder / "videos" / f"{number}.mp4", 8, {})
+        (folder / "videos" / f"{number}.txt").write_text(prompt)
+    distill("data", model, out=folder / "data", videos=folder / "videos", device="cpu")
+    return folder
+
+
+class Doomed(Bench):
+    """A bench that dies after the first step of the first joint training."""
+
+    def do(self, job, progress):
+        def step(done, total, message=""):
+            if job.stage is not None and job.stage.name == "joint" and (done, total) == (1, 2):
+                die()
+
+        super().do(job, step)
+
+
+def bench_of(place: Path, kind=Bench) -> Bench:
+    return kind(place / "table", str(place / "teacher"), place / "run", PROMPTS, BUDGET, place / "data", SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def table(place) -> Iterator[tuple[Bench, Effort, tuple, set]]:
+    """The finished table, killed in the middle and gone on with; and the files that were there when it was killed."""
+    effort = Effort.of(str(place / "teacher"), BUDGET, **SAMPLING)
+    rows = rows_of(effort, KEYS)
+    doomed = bench_of(place, Doomed)
+    assert in_children(lambda: make(doomed, rows, effort, io.StringIO(), rounds=1)) == [-9]
+    bench = bench_of(place)
+    there = {path: path.stat().st_mtime_ns for job in jobs_of(rows) if bench.done(job)
+             for path in [bench.place(job)] if path.is_file()}  # fmt: skip
+    make(bench, rows, effort, io.StringIO(), rounds=1)
+    return bench, effort, rows, there
+
+
+def test_the_table_is_whole_after_a_kill_and_nothing_was_made_twice(table):
+    bench, _, rows, there = table
+    assert there and all(path.stat().st_mtime_ns == time for path, time in there.items())
+    jobs = jobs_of(rows)
+    assert all(bench.done(job) for job in jobs)
+    stages = [job.stage.name for job in jobs if job.stage is not None]
+    assert {name: stages.count(name) for name in ("width", "joint", "steps")} == {"width": 3, "joint": 3, "steps": 1}
+    # A finished table has nothing to do: no model is loaded.
+    lines = io.StringIO()
+    make(dataclasses.replace(bench, model=bench.model), rows, bench_effort(table), lines)
+    assert lines.getvalue() == f"{len(jobs)} of {len(jobs)} jobs are done\n"
+
+
+def bench_effort(table):
+    return table[1]
+
+
+def test_rows_are_what_they_say(table):
+    bench, effort, rows, _ = table
+    results = Results.read(bench.folder)
+    by_key = {row.key: row for row in rows}
+    static = PareWanTransformer3DModel.from_pretrained(bench.student(by_key["static"].name(0)) / "transformer")
+    assert static.config.routing["k_min"] == static.config.routing["k_max"] == effort.static_blocks(by_key["pare"])
+    masks = {
+        key: (bench.folder / "masks" / f"{key}.safetensors").read_bytes() for key in ("pare", "temporal-attention")
+    }
+    assert masks["pare"] != masks["temporal-attention"]
+    four = results.scores[by_key["four-steps"].evaluation(0)]
+    assert four["settings"]["steps"] == 4 and four["settings"]["guidance"] == 1.0
+    assert results.scores[TEACHER]["settings"]["guidance"] == 2.0
+    assert results.scores[by_key["pare"].evaluation(0)]["parameters"] < results.scores[TEACHER]["parameters"]
+    assert np.isfinite(results.of(by_key["pare"], "flow_error")).all()
+    assert results.to_teacher(by_key["width"], "digit").n == 2
+
+
+def test_the_page_is_written_from_the_folder(table, tmp_path):
+    bench, effort, rows, _ = table
+    path = tmp_path / "results.md"
+    shutil.copyfile(PAGE, path)
+    blocks = blocks_of(bench.folder, rows, effort)
+    write_page(blocks, path)
+    text = path.read_text()
+    for row in rows:
+        assert text.count(f"| {row.title} |") >= 2
+    assert str(bench.folder) not in text and "threads" in blocks["cost"]
+    assert "Does temporal protection help motion, all else equal?** Not measured" in text
+
+
+def test_a_folder_of_another_table_is_refused(table):
+    bench = table[0]
+    with pytest.raises(InputError, match="results of another prompts"):
+        dataclasses.replace(bench, prompts=PROMPTS[:1]).check()
+    with pytest.raises(InputError, match="another budget"):
+        dataclasses.replace(bench, budget=dataclasses.replace(BUDGET, ratio=0.5)).check()
+
+
+def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path):
+    bench, _, rows, _ = table
+    data = tmp_path / "data"
+    shutil.copytree(place / "teacher", data / "demo")
+    with pytest.raises(InputError, match="MB together"):
+        students.ship(bench.folder, rows, data / "students", base=data / "demo", limit=1000)
+    assert sorted(path.name for path in data.iterdir()) == ["demo"]
+    told = students.ship(bench.folder, rows, data / "students", base=data / "demo")
+    assert told["bytes"] == students.size_of(data / "students")
+    assert all(0 < each["effect"]["mean"] < 0.2 for each in told["students"].values())
+    for name, steps in (("width", 4), ("joint", 4), ("few-steps", 4)):
+        folder = data / "students" / name
+        pipe = WanPipeline.from_pretrained(folder)
+        assert isinstance(pipe.transformer, PareWanTransformer3DModel) and pipe.transformer.dtype == torch.float32
+        assert pipe.transformer.is_routing_enabled == (name != "width")
+        assert json.loads((folder / "defaults.json").read_text())["steps"] == steps
+        assert "## As shipped" in (folder / "README.md").read_text()
+    # They are models for the app as well, and have an identity of their own.
+    places = Places(tmp_path / "workspace", data=data)
+    assert places.pipelines() == ["data/demo", "data/students/few-steps", "data/students/joint", "data/students/width"]
+    hashes = {model_identity(str(data / "students" / name))["weight_hash"] for name in students.SHIPPED}
+    assert len(hashes) == 3
+    text = students.students_text(told)
+    assert "`data/students/few-steps` | four-steps" in text
+    with pytest.raises(InputError, match="width is not trained yet"):
+        students.ship(tmp_path, rows, data / "students")
+
+
+def test_the_sweep_looks_at_every_step_and_goes_on_after_a_kill(place, tmp_path):
+    plan = Plan(ratios=(0.5,), steps=(0, 1, 2), held_out=2, videos=2, samples=2, batch=1)
+    effort = Effort.of(str(place / "teacher"), Budget())
+
+    def bench() -> sweep_work.Bench:
+        return sweep_work.Bench(tmp_path / "sweep", str(place / "teacher"), place / "run", plan, place / "data", place / "data",
+                                SAMPLING)  # fmt: skip
+
+    def doomed() -> None:
+        one = bench()
+        one.observer.write = lambda student, path, known=one.observer.write: (
+            die() if "2.json" in path.name else known(student, path)
+        )
+        sweep.make(one, effort, io.StringIO())
+
+    assert in_children(doomed) == [-9]
+    first = cells(plan)[0].observation(tmp_path / "sweep", 1)
+    made = first.stat().st_mtime_ns
+    sweep.make(bench(), effort, io.StringIO())
+    assert first.stat().st_mtime_ns == made
+    assert all(bench().done(cell) for cell in cells(plan))
+    dense = json.loads((tmp_path / "sweep" / sweep_work.DENSE).read_text())
+    # Against itself the teacher errs nowhere.
+    assert all(value == 0 for each in dense["flow_loss"].values() for value in each["teacher"])
+    assert all(each["values"]["flow_error"] == 0 for each in dense["videos"])
+    seen = json.loads(first.read_text())
+    assert len(seen["videos"]) == 2 and len(next(iter(seen["flow_loss"].values()))["data"]) == len(
+        LatentData(place / "data")
+    )
+    text = sweep.text_of(tmp_path / "sweep", plan)
+    assert "not measured yet" not in text and text.count("| 50% |") == 9
+    first.unlink()
+    assert "1 of 9 cells are not measured yet" in sweep.text_of(tmp_path / "sweep", plan)

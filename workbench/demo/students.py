@@ -1,0 +1,197 @@
+"""Ships students: `python -m workbench.demo.students --results FOLDER` writes data/students/{width,joint,few-steps}.
+
+Each is a diffusers folder with its card: its own transformer, settings and sampler, and links to the parts of data/demo that it
+shares. Together they may take 8 MB. Three students of two bytes a parameter take twice that, so matrices are stored in eight bits
+(float8_e4m3fn, which diffusers reads as any other precision) unless `--storage float16` fits; how much that moves the student is
+measured and written on the card.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pare.errors import InputError
+from pare.files import write_bytes
+from pare.geometry import DEMO, read_json
+from pare.progress import Progress, silent
+from workbench.demo.results.rows import Row
+
+SHIPPED = {"width": "width", "joint": "pare", "few-steps": "four-steps"}
+"""The name of a shipped student, and the key of the row that it comes from."""
+LIMIT_BYTES = 8_000_000
+SHARED = ("text_encoder", "tokenizer", "vae")
+STORAGES = ("float8_e4m3fn", "float16")
+STUDENTS = DEMO.parent / "students"
+CARD = "README.md"
+FILE = "diffusion_pytorch_model.safetensors"
+
+
+def ship(
+    results: Path, rows: Sequence[Row], out: Path = STUDENTS, *, base: Path = DEMO, storage: str = STORAGES[0], seed: int = 0,
+    limit: int = LIMIT_BYTES, captions: int = 16, progress: Progress = silent,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the shipped students of a folder of results into `out`; the folder of each appears whole or not at all.
+
+    `seed` is that of the trainings; `base` the teacher's folder, beside `out`; `captions` how many noised samples the effect
+    of storing is measured on. Returns bytes and effect by name. Raises `InputError` for a student that is not trained yet,
+    and where all of them take more than `limit` bytes: nothing is written then.
+    """
+    if storage not in STORAGES:
+        raise InputError("--storage", got=storage, expected=" or ".join(STORAGES), fix=f"--storage {STORAGES[0]}")
+    by_key = {row.key: row for row in rows}
+    sources = {name: results / "students" / by_key[key].name(seed) for name, key in SHIPPED.items()}
+    for name, source in sources.items():
+        if not (source / CARD).is_file():
+            raise InputError(
+                "--results", got=f"{results}, where {name} is not trained yet", expected="finished students",
+                fix=f"python -m workbench.demo.results --out {results} --rows {SHIPPED[name]}",
+            )  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        told: dict[str, Any] = {}
+        for number, (name, source) in enumerate(sources.items()):
+            effect = _write(source, partial / name, base, storage, captions)
+            told[name] = {"bytes": size_of(partial / name), "effect": effect, "row": SHIPPED[name], "seed": seed}
+            progress(number + 1, len(sources), name)
+        total = sum(each["bytes"] for each in told.values())
+        if total > limit:
+            raise InputError(
+                "--storage", got=f"{total / 1e6:.2f} MB in {storage}", expected=f"at most {limit / 1e6:g} MB together",
+                fix="--storage float8_e4m3fn",
+            )  # fmt: skip
+        for name in told:
+            shutil.rmtree(out / name, ignore_errors=True)
+            out.mkdir(exist_ok=True)
+            os.replace(partial / name, out / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    result = {"storage": storage, "bytes": total, "students": told}
+    write_bytes(results / "students.json", (json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def _write(source: Path, target: Path, base: Path, storage: str, captions: int) -> dict[str, float]:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    files = sorted((source / "transformer").glob("*.safetensors"))
+    tensors = {name: tensor for path in files for name, tensor in load_file(path).items()}
+    precision = getattr(torch, storage)
+    stored = {
+        name: tensor.to(precision if tensor.ndim > 1 and name.endswith(".weight") else torch.float16).contiguous()
+        for name, tensor in tensors.items()
+    }
+    (target / "transformer").mkdir(parents=True)
+    save_file(stored, str(target / "transformer" / FILE), metadata={"format": "pt"})
+    shutil.copyfile(source / "transformer" / "config.json", target / "transformer" / "config.json")
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".md"):
+            shutil.copyfile(path, target / path.name)
+    shutil.copytree(source / "scheduler", target / "scheduler")
+    for part in SHARED:
+        # Relative, so that a checkout may lie anywhere; from data/students/NAME to data/demo.
+        (target / part).symlink_to(Path("..", "..", base.name, part), target_is_directory=True)
+    effect = storing_effect(source / "transformer", target / "transformer", captions)
+    card = (target / CARD).read_text("utf-8").rstrip()
+    words = ", ".join(f"{name} {value:.3g}" for name, value in effect.items())
+    text = f"""{card}
+
+## As shipped
+
+Matrices are stored as {storage}, the rest as float16; every loader turns them into the precision that it is asked for.
+What that changes of the velocity, over the velocity's own size: {words}. Text encoder, tokenizer and VAE are links to
+those of the teacher.
+"""
+    write_bytes(target / CARD, text.encode())
+    return effect
+
+
+def storing_effect(before: Path, after: Path, count: int) -> dict[str, float]:
+    """‖v_after − v_before‖ / ‖v_before‖ of two stored transformers, mean and largest over `count` random inputs and σ."""
+    import torch
+
+    from pare.transformer import PareWanTransformer3DModel
+
+    models = [PareWanTransformer3DModel.from_pretrained(each, dtype=torch.float32).eval() for each in (before, after)]
+    config = models[0].config
+    found = []
+    for number in range(count):
+        generator = torch.Generator().manual_seed(number)
+        latents = torch.randn(1, config.in_channels, 5, 8, 8, generator=generator)
+        text = torch.randn(1, 16, config.text_dim, generator=generator)
+        timestep = torch.tensor([1000.0 * (number + 0.5) / count])
+        with torch.no_grad():
+            first, second = (
+                each(hidden_states=latents, timestep=timestep, encoder_hidden_states=text)[0] for each in models
+            )
+        found.append(float((second - first).norm() / first.norm()))
+    return {"mean": sum(found) / len(found), "largest": max(found)}
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of a folder's own files; links to others are not counted."""
+    total = 0
+    for here, folders, files in os.walk(folder):
+        total += sum((Path(here) / name).stat().st_size for name in files if not (Path(here) / name).is_symlink())
+        folders[:] = [name for name in folders if not (Path(here) / name).is_symlink()]
+    return total
+
+
+def students_text(result: Mapping[str, Any]) -> str:
+    """The block of the page."""
+    from workbench.demo.results.tables import grid, number
+
+    lines = []
+    for name, each in result["students"].items():
+        effect = each["effect"]
+        lines.append(
+            [f"`data/students/{name}`", each["row"], number(each["bytes"] / 1e6, 2), number(100 * effect["mean"], 2)]
+        )
+    table = grid(["folder", "row of the tables", "MB", "change by storing, % of the velocity"], lines)
+    return (
+        f"{table}\n\nTogether {number(result['bytes'] / 1e6, 2)} MB, matrices in {result['storage']}. The tables above are of the "
+        "students before they were stored so."
+    )
+
+
+def main() -> None:
+    """The command line."""
+    from workbench.demo.results.__main__ import rows_of
+    from workbench.demo.results.effort import Effort
+    from workbench.demo.results.page import PAGE, write_page
+    from workbench.demo.results.rows import Budget
+    from workbench.demo.results.work import RECORD
+
+    parser = argparse.ArgumentParser(
+        prog="python -m workbench.demo.students", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--results", type=Path, required=True, help="a folder of python -m workbench.demo.results")
+    parser.add_argument("--out", type=Path, default=STUDENTS)
+    parser.add_argument("--storage", default=STORAGES[0], help=" or ".join(STORAGES))
+    parser.add_argument("--seed", type=int, default=0, help="which training of the main rows")
+    parser.add_argument("--write", action="store_true", help="also fill docs/results.md")
+    given = parser.parse_args()
+    try:
+        if not (given.results / RECORD).is_file():
+            raise InputError("--results", got=f"{given.results}, no results", expected="a folder of results",
+                             fix="python -m workbench.demo.results --out FOLDER")  # fmt: skip
+        ratio = read_json(given.results / RECORD)["budget"]["ratio"]
+        rows = rows_of(Effort.of("demo", Budget(ratio=ratio)))
+        result = ship(given.results, rows, given.out, storage=given.storage, seed=given.seed)
+        if given.write:
+            write_page({"students": students_text(result)}, PAGE)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+    print(students_text(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where methods separate: more is cut, less is trained."""
