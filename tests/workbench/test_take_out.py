@@ -18,6 +18,7 @@ from analysis.runs import Run
 from tests.sampled_run import make_sampled_run
 from workbench import cli, recipes
 from workbench.pages import chart
+from workbench.pages.chart import Chart
 from workbench.places import PROJECT
 from workbench.state import Selection
 
@@ -40,16 +41,16 @@ def taken(tmp_path, monkeypatch):
     monkeypatch.delenv("PARE_DATA", raising=False)
     monkeypatch.setattr("workbench.jobs.api.Jobs.ensure_worker", lambda *_, **__: None)
 
-    def open_all(page: str, folders: Path | None = None, **link: str) -> dict[str, dict[str, Any]]:
+    def open_all(page: str, folders: Path | None = None, **link: str) -> list[Chart]:
         monkeypatch.setenv("PARE_FOLDERS", str(folders or ""))
-        found: dict[str, dict[str, Any]] = {}
-        shown = chart._ways
+        found: dict[str, Chart] = {}
+        shown = chart.show_ways
 
-        def record(figure: Any, **given: Any) -> None:
-            found[given["key"]] = {"figure": figure, **given}
-            shown(figure, **given)
+        def record(given: Chart) -> None:
+            found[given.key] = given
+            shown(given)
 
-        monkeypatch.setattr(chart, "_ways", record)
+        monkeypatch.setattr(chart, "show_ways", record)
         test = AppTest.from_file(str(PROJECT / "app.py"), default_timeout=60)
         test.switch_page(f"workbench/pages/{page}.py")
         for name, text in link.items():
@@ -64,8 +65,8 @@ def taken(tmp_path, monkeypatch):
         test.run()
         assert not test.exception and not [error.value for error in test.error]
         assert {f"take_out_{key}" for key in found} == set(keys)
-        monkeypatch.setattr(chart, "_ways", shown)
-        return found
+        monkeypatch.setattr(chart, "show_ways", shown)
+        return list(found.values())
 
     return open_all
 
@@ -77,20 +78,20 @@ def drawn(figure: go.Figure) -> dict[str, Any]:
     return found
 
 
-def check(given: dict[str, Any]) -> None:
+def check(given: Chart) -> None:
     """The Python makes the chart's figure and table, and the command line is one of ours."""
     made: dict[str, Any] = {}
-    exec(given["python"], made)
-    figure = given["figure"]() if callable(given["figure"]) else given["figure"]
+    exec(given.python, made)
+    figure = given.figure() if callable(given.figure) else given.figure
     assert drawn(made["figure"]) == drawn(figure)
-    assert given["alt"] and re.fullmatch(r"[\w.-]+", given["name"])
-    if given["table"] is not None:
-        table = given["table"]() if callable(given["table"]) else given["table"]
+    assert given.alt and re.fullmatch(r"[\w.-]+", given.name)
+    if given.table is not None:
+        table = given.table() if callable(given.table) else given.table
         pd.testing.assert_frame_equal(made["table"].reset_index(drop=True), table.reset_index(drop=True))
-        again = pd.read_csv(io.BytesIO(chart.csv(given["table"])))
+        again = pd.read_csv(io.BytesIO(chart.csv(given.table)))
         assert list(again.columns) == list(table.columns) and len(again) == len(table) > 0
-    if given["command"] is not None:
-        command = shlex.split(given["command"])
+    if given.command is not None:
+        command = shlex.split(given.command)
         assert command[0] == "pare"
         cli.check_words(command[1], command[2:])
 
@@ -99,7 +100,7 @@ def check(given: dict[str, Any]) -> None:
 def test_every_chart_of_a_page_is_made_again_by_its_own_words(taken, page):
     found = taken(page, run="data/runs/demo")
     assert len(found) >= LEAST.get(page, 0)
-    for given in found.values():
+    for given in found:
         check(given)
 
 
@@ -108,7 +109,7 @@ def test_the_words_name_the_part_of_the_run_that_is_shown(taken, page):
     found = taken(
         page, run="data/runs/demo", steps="2-4", block="3", head="1", ts="0.6", tt="0.2", lens="cosine", p="0.5"
     )
-    for given in found.values():
+    for given in found:
         check(given)
 
 
@@ -139,8 +140,8 @@ def routed(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("link", [{"sample": "1"}, {"vs": "2"}, {"kmin": "3", "kmax": "5", "flip": "1.2-2.3"}])
 def test_recorded_decisions_are_made_again_too(taken, routed, link):
     found = taken("route", routed, run=f"{routed.name}/run", **link)
-    assert {"lanes_recorded", "disagreement"} <= set(found)
-    for given in found.values():
+    assert {"lanes_recorded", "disagreement"} <= {given.key for given in found}
+    for given in found:
         check(given)
 
 

@@ -1,6 +1,7 @@
 """A chart on a page, and the way out of the page for it: PNG, SVG, CSV, and the Python and the command that make it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,20 @@ from workbench.server import plotly_address
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"], "displayModeBar": False}
 Table = pd.DataFrame | Callable[[], pd.DataFrame]
+Figure = go.Figure | Callable[[], go.Figure]
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """What leaves a page with a chart; figure and table are there, or made when they are asked for."""
+
+    figure: Figure
+    key: str
+    alt: str
+    table: Table | None
+    python: str
+    command: str | None
+    name: str
 
 
 def show_chart(
@@ -48,60 +63,47 @@ def show_chart(
 
 
 def take_out(
-    figure: go.Figure | Callable[[], go.Figure],
-    *,
-    key: str,
-    alt: str,
-    table: Table | None,
-    python: str,
-    command: str | None,
-    name: str,
+    figure: Figure, *, key: str, alt: str, table: Table | None, python: str, command: str | None, name: str
 ) -> None:
     """The "Take out" of a chart, alone: what a map drawn by a component of ours shows beside it (see `show_chart`).
 
     Nothing is made before it is opened; opening it reruns nothing else of the page.
     """
+    chart = Chart(figure, key, alt, table, python, command, name)
 
     def show() -> None:
         with st.container(key=f"corner_{key}", horizontal=True, horizontal_alignment="right"):
             opened = st.popover("Take out", type="tertiary", key=f"take_out_{key}", on_change="rerun")
         if opened.open:
             with opened, guard("take out"):
-                _ways(figure, key=key, alt=alt, table=table, python=python, command=command, name=name)
+                show_ways(chart)
 
     st.fragment(show)()
 
 
-def _ways(
-    figure: go.Figure | Callable[[], go.Figure],
-    *,
-    key: str,
-    alt: str,
-    table: Table | None,
-    python: str,
-    command: str | None,
-    name: str,
-) -> None:
+def show_ways(chart: Chart) -> None:
+    """Draw what "Take out" offers: pictures and the table to save, Python and the command to copy."""
+    script = plotly_address()
     with st.container(horizontal=True, vertical_alignment="center"):
-        script = plotly_address()
         if script is not None:
-            drawn = figure() if callable(figure) else figure
-            picture_buttons(drawn, name=name, title=alt, script=script, key=f"pictures_{key}")
+            drawn = chart.figure() if callable(chart.figure) else chart.figure
+            picture_buttons(drawn, name=chart.name, title=chart.alt, script=script, key=f"pictures_{chart.key}")
+        table = chart.table
         if table is not None:
             st.download_button(
                 "CSV",
                 data=lambda: csv(table),
-                file_name=f"{name}.csv",
+                file_name=f"{chart.name}.csv",
                 mime="text/csv",
                 on_click="ignore",
-                key=f"csv_{key}",
+                key=f"csv_{chart.key}",
             )
     if script is None:
         st.caption("PNG and SVG: start the app with `pare app` or `make app`, which serve what draws them.")
-    for label, text, language in (("Python", python, "python"), ("command line", command, "bash")):
+    for label, text, language in (("Python", chart.python, "python"), ("command line", chart.command, "bash")):
         if text is not None:
             st.code(text, language=language, wrap_lines=True)
-            copy_button(f"Copy {label}", text, key=f"copy_{language}_{key}")
+            copy_button(f"Copy {label}", text, key=f"copy_{language}_{chart.key}")
 
 
 def csv(table: Table) -> bytes:
