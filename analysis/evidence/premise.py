@@ -131,50 +131,40 @@ def _damages(videos: pd.DataFrame, sets: Sequence[HeadSet]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _by_prompt(damage: pd.DataFrame, **where: Any) -> pd.Series:
-    """Mean damage per prompt of the rows that fit; seeds, draws and numbers of heads are averaged."""
-    for name, value in where.items():
-        damage = damage[damage[name] == value]
-    return damage.groupby("prompt", sort=True)["damage"].mean()
+def _by_prompt(damage: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """Mean damage per prompt (the columns) of every group of `keys` (the rows); seeds and draws are averaged."""
+    return damage.groupby([*keys, "prompt"], sort=True)["damage"].mean().unstack("prompt")
 
 
 def _contrasts(damage: pd.DataFrame, controls: list[str], decisive: list[str], seed: int) -> pd.DataFrame:
     """Damage of the temporal set less that of each control, per outcome, at each number of heads (0: their mean)."""
+    over_all, apart = _by_prompt(damage, "outcome", "kind"), _by_prompt(damage, "outcome", "kind", "removed")
     counts = sorted(int(each) for each in damage["removed"].unique())
-    comparisons = max(1, len(controls) * len(decisive))
-    rows = []
+    rows, differences = [], []
     for name in damage["outcome"].unique():
-        own = damage[damage["outcome"] == name]
         for control in controls:
             for removed in [0, *counts]:
-                where = {"removed": removed} if removed else {}
-                # Prompts that the outcome does not ask about (a still digit has no direction) are missing in both.
-                pair = pd.concat(
-                    [_by_prompt(own, kind=TEMPORAL, **where), _by_prompt(own, kind=control, **where)], axis=1
-                ).dropna()
-                difference = (pair.iloc[:, 0] - pair.iloc[:, 1]).to_numpy(float)
-                decides = name in decisive and removed == 0
-                low, high = bootstrap_interval(difference, seed, draws=DRAWS)
-                level = 1 - 0.05 / comparisons
-                sure_low, sure_high = bootstrap_interval(difference, seed, level, DRAWS) if decides else (np.nan,) * 2
+                pair = [
+                    (apart.loc[(name, kind, removed)] if removed else over_all.loc[(name, kind)]).to_numpy(float)
+                    for kind in (TEMPORAL, control)
+                ]
+                difference = pair[0] - pair[1]
+                # What an outcome does not ask of a prompt (a still digit has no direction) is missing in both.
+                there = ~np.isnan(difference)
+                means = [float(each[there].mean()) if there.any() else np.nan for each in (*pair, difference)]
+                about = {"group": OUTCOMES[name].group, "outcome": name, "control": control, "removed": removed}
                 rows.append(
-                    {
-                        "group": OUTCOMES[name].group,
-                        "outcome": name,
-                        "control": control,
-                        "removed": removed,
-                        "temporal": float(pair.iloc[:, 0].mean()),
-                        "other": float(pair.iloc[:, 1].mean()),
-                        "difference": float(difference.mean()) if len(difference) else np.nan,
-                        "low": float(low),
-                        "high": float(high),
-                        "n": len(difference),
-                        "decides": decides,
-                        "sure_low": float(sure_low),
-                        "sure_high": float(sure_high),
-                    }
+                    about | dict(zip(("temporal", "other", "difference"), means, strict=True)) | {"n": int(there.sum())}
                 )
-    return pd.DataFrame(rows)
+                differences.append(difference)
+    table, values = pd.DataFrame(rows), np.stack(differences, axis=1)
+    table["low"], table["high"] = bootstrap_interval(values, seed, draws=DRAWS)
+    table["decides"] = table["outcome"].isin(decisive) & (table["removed"] == 0)
+    level = 1 - 0.05 / max(1, int(table["decides"].sum()))
+    sure = bootstrap_interval(values, seed, level, DRAWS)
+    for name, ends in zip(("sure_low", "sure_high"), sure, strict=True):
+        table[name] = np.where(table["decides"], ends, np.nan)
+    return table
 
 
 def _verdict(contrasts: pd.DataFrame, controls: list[str]) -> tuple[Verdict, dict[tuple[str, str], str]]:
@@ -194,27 +184,29 @@ def _verdict(contrasts: pd.DataFrame, controls: list[str]) -> tuple[Verdict, dic
 
 def _outcomes(damage: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Every set's outcome and damage: mean over prompts with interval and n; draws of random sets together."""
-    rows = []
-    for (name, kind, removed), part in damage.groupby(["outcome", "kind", "removed"], sort=False):
-        there = part.dropna(subset=["damage"])
-        own = there.groupby("prompt", sort=True)["damage"].mean().to_numpy(float)
-        low, high = bootstrap_interval(own, seed, draws=DRAWS)
-        rows.append(
-            {
-                "group": OUTCOMES[str(name)].group,
-                "outcome": name,
-                "kind": kind,
-                "removed": removed,
-                "dense": float(there["dense"].mean()) if there["dense"].notna().any() else np.nan,
-                "value": float(there["value"].mean()),
-                "damage": float(own.mean()) if len(own) else np.nan,
-                "low": float(low),
-                "high": float(high),
-                "n": len(own),
-                "videos": len(there),
-            }
-        )
-    return pd.DataFrame(rows)
+    keys = ["outcome", "kind", "removed"]
+    own = _by_prompt(damage, *keys)
+    low, high = bootstrap_interval(own.to_numpy(float).T, seed, draws=DRAWS)
+    there = damage.dropna(subset=["damage"]).groupby(keys, sort=True)
+    table = pd.DataFrame(
+        {
+            "dense": there["dense"].mean(),
+            "value": there["value"].mean(),
+            "damage": own.mean(axis=1),
+            "low": pd.Series(low, own.index),
+            "high": pd.Series(high, own.index),
+            "n": own.notna().sum(axis=1),
+            "videos": there.size(),
+        }
+    ).reset_index()
+    table.insert(0, "group", [OUTCOMES[name].group for name in table["outcome"]])
+    order = {name: at for at, name in enumerate(OUTCOMES)}
+    kinds = {name: at for at, name in enumerate(WORDS)}
+    return table.sort_values(
+        ["outcome", "removed", "kind"],
+        key=lambda c: c.map(order | kinds) if c.name != "removed" else c,
+        ignore_index=True,
+    )
 
 
 def _about(sets: Sequence[HeadSet]) -> list[dict[str, Any]]:

@@ -1,0 +1,110 @@
+"""Evidence: the questions the method raises, each with its answer for the open run's model, and a button that measures it."""
+
+import streamlit as st
+
+from analysis.evidence.answer import QUESTIONS
+from analysis.runs import Run
+from pare.errors import InputError
+from workbench.components.copy_button.component import copy_button
+from workbench.pages.data import LOOK_SECONDS
+from workbench.pages.evidence_jobs import show_measure
+from workbench.pages.evidence_view import show_answer
+from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
+from workbench.pages.text import command_line, plain, short_path
+from workbench.places import Places
+from workbench.state import Selection
+from workbench.stored_evidence import Found, find_answers
+
+BADGES = {
+    "yes": ":blue-badge[:material/check: Yes]",
+    "no": ":orange-badge[:material/close: No]",
+    "undecided": ":gray-badge[:material/question_mark: Undecided]",
+    "stale": ":red-badge[:material/history: Stale]",
+    "damaged": ":red-badge[:material/error: Unreadable]",
+    "none": ":gray-badge[Not measured]",
+}
+WORDS = {"here": "", "other run": "from another run of this model"}
+
+
+@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+def answer_names(places: Places) -> list[str]:
+    """Names of all folders with an answer, as fresh as `run_names`."""
+    return places.answers()
+
+
+def headline(run: Run, found: dict[str, Found]) -> str:
+    """How many questions are answered for the run's model, and how."""
+    verdicts = [each.answer.verdict for each in found.values() if each.answer is not None]
+    start = f"{len(verdicts)} of {len(found)} questions are answered for {run.model_id}"
+    if not verdicts:
+        return start
+    counts = [f"{verdicts.count(word)} {word}" for word in ("yes", "no", "undecided") if verdicts.count(word)]
+    return f"{start}: {', '.join(counts)}"
+
+
+def show_list(found: dict[str, Found], selection: Selection) -> None:
+    """Every question with its verdict; a click opens it."""
+    for question, title in QUESTIONS.items():
+        each = found[question]
+        with st.container(border=True, gap="xxsmall", key=f"question_{question}"):
+            st.button(
+                title,
+                key=f"open_{question}",
+                on_click=choose,
+                kwargs={"question": question},
+                type="primary" if question == selection.question else "tertiary",
+                width="stretch",
+            )
+            state = each.answer.verdict if each.answer is not None else each.state
+            about = []
+            if each.answer is not None:
+                n = each.answer.n
+                about = [f"{n[name]} {name}" for name in ("samples", "prompts", "videos", "heads") if n.get(name)][:3]
+                about += ["stored with the demo"] if each.stored else []
+                about += [WORDS[each.state]] if WORDS.get(each.state) else []
+            st.markdown(f"{BADGES[state]} {plain(', '.join(about))}")
+
+
+def show_question(run: Run, found: Found, selection: Selection, places: Places) -> None:
+    """The open question: its answer where there is one, what is wrong with one, and how to get one."""
+    st.header(QUESTIONS[found.question], anchor=False)
+    if found.problem:
+        st.warning(plain(found.problem), icon=":material/warning:")
+    if found.answer is not None:
+        show_answer(found)
+    else:
+        st.markdown("Not answered for this run's model yet. This command answers it, and so does the button:")
+        command = command_line("evidence", found.question, short_path(run.folder), out=f"evidence-{found.question}")
+        st.code(command, language=None, wrap_lines=True)
+    with guard("measuring"):
+        show_measure(run, found.question, selection, places, answered=found.state == "here")
+
+
+def show_page(shell: Shell) -> None:
+    run, selection, places = shell.run, shell.selection, shell.places
+    if run is None:
+        empty_state(places, shell.names)
+        return
+    if not run.finished:
+        unfinished_state(run)
+        return
+    with guard("evidence"):
+        try:
+            found = find_answers(places, run.manifest.model, run.hash, answer_names(places))
+        except (InputError, OSError):
+            # A folder that went away since the last look.
+            answer_names.clear()
+            found = find_answers(places, run.manifest.model, run.hash, answer_names(places))
+        text, button = st.columns([4, 1], vertical_alignment="top")
+        with text:
+            st.title(plain(headline(run, found)), anchor=False)
+        with button, st.container(horizontal=True, horizontal_alignment="right"):
+            copy_button("Copy link", None, key="copy_link")
+        questions, detail = st.columns([2, 3], gap="medium")
+        with questions:
+            show_list(found, selection)
+        with detail, guard("question"):
+            show_question(run, found[selection.question], selection, places)
+
+
+show_page(open_shell(poll_jobs=False))
