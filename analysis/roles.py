@@ -118,7 +118,7 @@ def bootstrap_interval(
     if len(values) < 2:
         return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
     low, high = np.nanquantile(bootstrap_means(values, seed, draws), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
+    return np.asarray(low), np.asarray(high)
 
 
 def bootstrap_means(values: np.ndarray, seed: int = 0, draws: int = 1000) -> np.ndarray:
