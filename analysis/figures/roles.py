@@ -160,7 +160,7 @@ def ratio_of_heads(frame: pd.DataFrame, *, tau_s: float, tau_t: float, uniform: 
     gives one). Both thresholds and uniform attention (1/Fl) are marked.
 
     >>> frame = pd.DataFrame({"head": [0, 1], "ratio": [0.9, 0.1], "standard_error": [0.05, np.nan], "n": [4, 1]})
-    >>> list(ratio_of_heads(frame, tau_s=0.7, tau_t=0.3, uniform=0.25).data[0].text)
+    >>> [str(text) for text in ratio_of_heads(frame, tau_s=0.7, tau_t=0.3, uniform=0.25).data[0].text]
     ['S', 'T']
     """
     letters = _letters(frame["ratio"].to_numpy(float), tau_s, tau_t)
