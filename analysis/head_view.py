@@ -34,15 +34,17 @@ def head_view(
     sample: int | None = None,
     branch: str | None = None,
     steps: Sequence[int] | None = None,
+    held: np.ndarray | None = None,
 ) -> HeadView:
     """What a run says of one head in a part of it; the role is a letter of `analysis.roles.LETTERS`, "" where unknown.
 
-    Raises `InputError` for a sample, branch or step that the run does not have.
+    `held` is `run.array("self/ratio", run.finished)` where the caller has it already; else samples are read. Raises
+    `InputError` for a sample, branch or step that the run does not have.
     """
-    values = head_by_sample(run, block, head, sample=sample, branch=branch, steps=steps)
+    values = head_by_sample(run, block, head, sample=sample, branch=branch, steps=steps, values=held)
     ratio = read_cells(run, sample=sample, branch=branch, steps=steps).by_head()[block, head]
     there = ~np.isnan(values).all(axis=1)
-    low, high = bootstrap_interval(average(values[there], (1,))) if there.any() else (np.nan, np.nan)
+    low, high = (ends[0] for ends in bootstrap_interval(average(values[there], (1,))[:, None]))
     return HeadView(
         ratio=float(ratio),
         low=float(low),
@@ -62,14 +64,15 @@ def over_timesteps(
     sample: int | None = None,
     branch: str | None = None,
     steps: Sequence[int] | None = None,
+    held: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """One head's ratio per step with its 95 % interval and n samples, one row per branch and step.
 
-    Columns: `branch`, `timestep`, `mean`, `low`, `high`, `n`. Raises `InputError` as `head_view` does.
+    Columns: `branch`, `timestep`, `mean`, `low`, `high`, `n`; `held` as for `head_view`. Raises `InputError` as `head_view` does.
     """
     frames = []
     for one in run.branches if branch is None else [branch]:
-        values = head_by_sample(run, block, head, sample=sample, branch=one, steps=steps)
+        values = head_by_sample(run, block, head, sample=sample, branch=one, steps=steps, values=held)
         low, high = bootstrap_interval(values[~np.isnan(values).all(axis=1)])
         timesteps = read_cells(run, sample=sample, branch=one, steps=steps).timesteps
         columns = {"branch": one, "timestep": timesteps, "mean": average(values, (0,)), "low": low, "high": high}
