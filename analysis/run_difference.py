@@ -69,7 +69,8 @@ class RunDifference:
     def role_changes(self, tau_s: float = TAU_S, tau_t: float = TAU_T) -> pd.DataFrame:
         """The rows of `table` whose role by the mean ratio is another in B, with `role_a` and `role_b`."""
         frame = self.table()
-        frame = frame.assign(role_a=classify(frame["a"], tau_s, tau_t), role_b=classify(frame["b"], tau_s, tau_t))
+        roles = {f"role_{side}": classify(frame[side].to_numpy(), tau_s, tau_t) for side in ("a", "b")}
+        frame = frame.assign(**roles)
         return frame[frame["role_a"] != frame["role_b"]].reset_index(drop=True)
 
 

@@ -72,6 +72,20 @@ def metric_effects(a: Path, b: Path) -> str:
     )
 
 
+def measured_effects(a: Path, b: Path) -> str:
+    """Every metric of two sets of videos, measured anew."""
+    return _script(
+        {
+            "analysis.score_comparison": "sorted_by_effect",
+            "workbench.commands.compare": "compare",
+            FIGURES: "metric_effects",
+        },
+        f"found = compare(*{_two(a, b)})",
+        'table = sorted_by_effect([row for row in found["metrics"] if row["of"] == "each"])',
+        "figure = metric_effects(table)",
+    )
+
+
 def _difference(a: Run, b: Run, statistic: str, selection: Selection) -> str:
     given = {"branch": repr(selection.branch) if selection.branch is not None else None}
     given["sample"] = None if selection.sample is None else repr(selection.sample)

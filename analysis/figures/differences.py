@@ -29,10 +29,11 @@ def diverging_limit(difference: np.ndarray) -> float:
     return float(known.max()) if known.size and known.max() > 0 else 1.0
 
 
-def difference_grid(found: RunDifference, *, name: str = "B − A", height: int | None = None) -> go.Figure:
+def difference_grid(found: RunDifference, *, name: str | None = None, height: int | None = None) -> go.Figure:
     """B − A of every head [block, head] on a scale centred at 0, a sign where the interval leaves 0 out; NaN stays empty.
 
-    The app's difference grid as a still picture, for notebooks and export. Heads absent in a run are marked.
+    The app's difference grid as a still picture, for notebooks and export. Heads absent in a run are marked. `name`
+    stands beside the scale; by default it says of which statistic.
     """
     blocks, heads = found.difference.shape
     limit = diverging_limit(found.difference)
@@ -41,7 +42,7 @@ def difference_grid(found: RunDifference, *, name: str = "B − A", height: int 
     heat: Mark = {
         "type": "heatmap", "z": found.difference, "zmin": -limit, "zmax": limit, "xgap": 1, "ygap": 1,
         "colorscale": [[at / (len(DIVERGING) - 1), color] for at, color in enumerate(DIVERGING)],
-        "colorbar": {"title": {"text": name, "side": "right"}, "thickness": 10, "outlinewidth": 0},
+        "colorbar": {"title": {"text": name or f"B − A of {found.statistic}", "side": "right"}, "thickness": 10, "outlinewidth": 0},
         "text": signs, "texttemplate": "%{text}", "customdata": words,
         "hovertemplate": "block %{y}, head %{x} · %{customdata}<extra></extra>",
     }  # fmt: skip

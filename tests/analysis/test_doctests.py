@@ -10,6 +10,7 @@ MODULES = [
     "analysis.alpha_study",
     "analysis.attention",
     "analysis.capture_spec",
+    "analysis.figures.differences",
     "analysis.figures.masks",
     "analysis.figures.roles",
     "analysis.figures.routes",
@@ -27,6 +28,9 @@ MODULES = [
     "analysis.roles",
     "analysis.rows",
     "analysis.score_table",
+    "analysis.run_difference",
+    "analysis.score_comparison",
+    "analysis.score_ranks",
     "analysis.stored_magnitude",
     "analysis.summary",
     "analysis.thresholds",
@@ -39,6 +43,8 @@ MODULES = [
     "pare.width.neuron_count",
     "pare.width.neurons",
 ]
+    "pare.width.unit_cost",
+    "workbench.run_compare",
 
 
 @pytest.mark.parametrize("name", MODULES)
