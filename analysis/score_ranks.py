@@ -1,7 +1,7 @@
 """What every scorer says of one head, and where that puts it among all heads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -57,8 +57,9 @@ def ranks(scores: Mapping[str, Scores], block: int, head: int) -> list[Rank]:
         values = each.score("self")
         places = rank_of(values, block, head)
         if places is not None:
-            low, high = each.interval("self")
-            ends = float(low[block, head]), float(high[block, head])
+            # The same draws of samples as for all heads, which would take long for a large model.
+            own = replace(each, values={"self": each.values["self"][..., block : block + 1, head : head + 1]})
+            ends = (float(end[0, 0]) for end in own.interval("self"))
             found.append(Rank(name, float(values[block, head]), *ends, each.n, *places))
     return found
 

@@ -145,6 +145,18 @@ def frame_map(run: Run, selection: Selection, block: int, head: int) -> str:
     )
 
 
+def head_scatter(run: Run, selection: Selection, x: str, y: str, color: str, names: Mapping[str, str]) -> str:
+    """All heads by two metrics and a colour."""
+    wanted = list(dict.fromkeys([x, y, *([color] if color != "role" else [])]))
+    return _script(
+        run,
+        {"analysis.figures.head_scatter": "head_scatter", "analysis.head_metrics": "metric_table"},
+        f"table = metric_table(run, {wanted!r}{_part(selection)}, {_thresholds(selection)}, alpha={selection.alpha!r})",
+        f"names = {dict(names)!r}",
+        f"figure = head_scatter(table, {x!r}, {y!r}, {color!r}, names=names, {_thresholds(selection)})",
+    )
+
+
 def block_map(run: Run, selection: Selection, lens: str = "residual") -> str:
     """How much every block, or a part of it, changes its input at every timestep."""
     turns = "turns=True" if lens == "cosine" else ""

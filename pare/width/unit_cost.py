@@ -59,12 +59,12 @@ def head_alone(geometry: Geometry, clip: Clip | None = None) -> dict[str, dict[s
 
     >>> from pare.geometry import PRESETS
     >>> head_alone(PRESETS["wan2.1-t2v-14b"].geometry)["parameters"]["saved"]
-    2622080
+    2622080.0
     """
     heads = geometry.blocks * geometry.heads
     found = {}
     for name, costs in unit_costs(geometry, clip).items():
         if name != "block_parameters":
             whole = costs.of(heads, heads, geometry.blocks * geometry.ffn)
-            found[name] = {"saved": costs.self_head, "share": costs.self_head / whole}
+            found[name] = {"saved": float(costs.self_head), "share": costs.self_head / whole}
     return found

@@ -17,6 +17,7 @@ MODULES = [
     "analysis.figures.tables",
     "analysis.film",
     "analysis.findings",
+    "analysis.head_metrics",
     "analysis.head_scores",
     "analysis.importance",
     "analysis.marks",
@@ -27,10 +28,10 @@ MODULES = [
     "analysis.residual",
     "analysis.roles",
     "analysis.rows",
-    "analysis.score_table",
     "analysis.run_difference",
     "analysis.score_comparison",
     "analysis.score_ranks",
+    "analysis.score_table",
     "analysis.stored_magnitude",
     "analysis.summary",
     "analysis.thresholds",
@@ -42,9 +43,9 @@ MODULES = [
     "pare.width.heads",
     "pare.width.neuron_count",
     "pare.width.neurons",
-]
     "pare.width.unit_cost",
     "workbench.run_compare",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

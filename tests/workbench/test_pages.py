@@ -17,8 +17,8 @@ from tests.runs_fixture import make_run
 from workbench import cli
 from workbench.commands.mask import mask as mask_command
 from workbench.jobs.api import open_workspace
-from workbench.pages.head_card import default_head, protected_scores
-from workbench.pages.mask_panel import export_mask, removed_heads
+from workbench.pages.head_card import default_head
+from workbench.pages.mask_panel import export_mask, head_plan, removed_heads
 from workbench.places import PROJECT, Places
 from workbench.state import Selection
 
@@ -121,8 +121,9 @@ def test_the_first_look_needs_no_click(at, fixture_runs):
     assert test.title[0].value.replace("\\", "") == expected
     assert len(test.get("plotly_chart")) == 4
     text = words(test)
-    assert "n = 6 samples" in text and "uniform 1/9 = 0.111" in text and "of 80 in all" in text
-    assert "Keeps **7 of 10** self-attention" in text
+    assert "n = 6 samples" in text and "uniform 1/9 = 0.111" in text
+    assert "| PARE (Eq. 3) |" in text and "of 80 |" in text
+    assert "mask_sliders" in [one.proto.component_name.split(".")[-1] for one in test.get("bidi_component")]
 
 
 def test_a_link_is_the_view(at, fixture_runs):
@@ -135,23 +136,20 @@ def test_a_link_is_the_view(at, fixture_runs):
     assert test.selectbox(key="branch_filter").value == "uncond"
     assert test.slider(key="step_filter").value == (2, 5)
     assert test.selectbox(key="sample_filter").value == 3
-    assert test.number_input(key="ratio_input").value == 0.5
     text = words(test)
     cells = read_cells(Run.open(fixture_runs / "first"), sample=3, branch="uncond", steps=[2, 3, 4, 5])
     assert f"r = {cells.by_head()[4, 9]:.3f}" in text and "n = 1 sample" in text
-    assert "Keeps **5 of 10**" in text
     assert "The mask uses all samples and steps" in text
 
 
 def test_widgets_change_the_link_and_other_pages_keep_it(at, fixture_runs):
-    test = at("heads", fixture_runs)
-    test.number_input(key="ratio_input").set_value(0.4).run()
+    test = at("heads", fixture_runs, p="0.4")
     test.slider(key="step_filter").set_value((0, 3)).run()
     assert link_of(test) == {"run": f"{fixture_runs.name}/first", "p": "0.4", "steps": "0-3"}
     test.switch_page(PAGES["jobs"]).run()
     test.switch_page(PAGES["heads"]).run()
     alive(test)
-    assert test.number_input(key="ratio_input").value == 0.4
+    assert test.slider(key="step_filter").value == (0, 3) and link_of(test)["p"] == "0.4"
     test.slider(key="step_filter").set_value((0, 9)).run()
     assert link_of(test) == {"run": f"{fixture_runs.name}/first", "p": "0.4"}
 
@@ -267,8 +265,7 @@ def test_the_exported_mask_is_the_commands_own(fixture_runs, tmp_path):
         neurons="none",
     )
     assert (tmp_path / "m.safetensors").read_bytes() == content
-    scores = protected_scores(run, selection)
-    assert np.array_equal(~shown.self_heads, removed_heads(scores, selection))
+    assert np.array_equal(~shown.self_heads, removed_heads(head_plan(run, selection)))
     assert list(places.workspace.iterdir()) == []
 
 

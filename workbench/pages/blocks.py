@@ -199,4 +199,4 @@ def show_page(shell: Shell) -> None:
             show_heads(run, selection, block)
 
 
-show_page(open_shell(filters=True))
+show_page(open_shell(filters=True, page="blocks"))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from analysis.aggregate import Cells, chosen_axes, head_by_sample, mean_frame_map, read_cells
+from analysis.aggregate import Cells, chosen_axes, mean_frame_map, read_cells
 from analysis.block_values import LENSES, BlockValues, block_values, ratio_by_block
 from analysis.importance import run_importance
 from analysis.marks import HeadMarks, head_marks
@@ -74,31 +74,16 @@ def _cells(
     return read_cells(_open(folder, when), name, sample=sample, branch=branch, steps=steps)
 
 
-def head_values(run: Run, block: int, head: int, selection: Selection) -> np.ndarray:
-    """One head's ratios [sample, step] in the part of the run that the selection names."""
-    part = (selection.sample, selection.branch, chosen_steps(selection))
-    return _head_values(str(run.folder), stamp(run.folder), block, head, *part)
-
-
-@st.cache_data(max_entries=256, show_spinner=False)
-def _head_values(
-    folder: str,
-    when: tuple[int, ...],
-    block: int,
-    head: int,
-    sample: int | None,
-    branch: str | None,
-    steps: list[int] | None,
-) -> np.ndarray:
-    held = _ratios(folder, when)
-    return head_by_sample(_open(folder, when), block, head, sample=sample, branch=branch, steps=steps, values=held)
-
-
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _ratios(folder: str, when: tuple[int, ...]) -> np.ndarray:
     """Every sample's ratios, held so that pinning another head reads nothing: 13 MB for 200 samples of 10 × 40 × 40."""
     run = _open(folder, when)
     return run.array("self/ratio", run.finished)
+
+
+def ratios(run: Run) -> np.ndarray:
+    """The ratios of all finished samples [sample, step, branch, block, head], held between reruns."""
+    return _ratios(str(run.folder), stamp(run.folder))
 
 
 def ratio_of_blocks(run: Run, selection: Selection) -> pd.DataFrame:

@@ -1,80 +1,41 @@
-"""The pinned head's card: role and marks, ratio with its interval and n, ratio over timesteps, frame map."""
-
-from dataclasses import dataclass
+"""The pinned head's card: role and marks, ratio over timesteps and branches, frame map, norms, importance by every scorer."""
 
 import numpy as np
-import pandas as pd
 import streamlit as st
 from plotly.colors import sequential
 
-from analysis.aggregate import Cells, average
+from analysis.figures.heads import frame_map as figure_of_map
 from analysis.figures.roles import ratio_over_timesteps
 from analysis.figures.style import ROLE_COLORS, ROLE_NAMES
+from analysis.figures.tables import frame_map_table
+from analysis.head_view import HeadView
 from analysis.importance import protected, run_roles
 from analysis.marks import MARK_NAMES, HeadMarks, HeadMeans
-from analysis.roles import bootstrap_interval, classify, lift, stability
 from analysis.runs import Run
+from analysis.score_ranks import Rank, ranks
+from pare.geometry import Clip
+from pare.width.unit_cost import head_alone
+from workbench import recipes
 from workbench.components.frame_map.component import frame_map
 from workbench.components.player.video import latent_frame_of
-from workbench.pages import data
+from workbench.pages import data, head_data
+from workbench.pages.chart import show_chart, take_out
+from workbench.pages.shell import guard
 from workbench.pages.text import capture_command
+from workbench.places import Places
+from workbench.plan import tera
 from workbench.state import Selection
 
-PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"], "displayModeBar": False}
 FRAME_LINK = "run"
-"""What the frame map and the player of the run's videos are linked by."""
-
-
-@dataclass(frozen=True)
-class HeadFacts:
-    """What the card says of one head; intervals are 95 % bootstrap intervals over the n samples, NaN below two."""
-
-    ratio: float
-    low: float
-    high: float
-    n: int
-    letter: str
-    lift: float
-    uniform: float
-    rank_in_block: int | None
-    rank_in_all: int | None
-    stability: float
-
-
-def head_facts(
-    run: Run, cells: Cells, values: np.ndarray, scores: np.ndarray | None, selection: Selection, cell: tuple[int, int]
-) -> HeadFacts:
-    """Gather one head's numbers: `cells` of its view, its `values` [sample, step], protected `scores` [block, head]."""
-    block, head = cell
-    ratio = float(cells.by_head()[block, head])
-    there = ~np.isnan(values).all(axis=1)
-    low, high = bootstrap_interval(np.nanmean(values[there], axis=1)) if there.any() else (np.nan, np.nan)
-    ranks: tuple[int | None, int | None] = (None, None)
-    if scores is not None and not np.isnan(scores[block, head]):
-        ranks = tuple(int(np.sum(among > scores[block, head])) + 1 for among in (scores[block], scores))  # type: ignore[assignment]
-    return HeadFacts(
-        ratio=ratio,
-        low=float(low),
-        high=float(high),
-        n=int(there.sum()),
-        letter=str(classify(np.array([ratio]), selection.tau_s, selection.tau_t)[0]),
-        lift=float(lift(np.array([ratio]), run.num_frames)[0]),
-        uniform=run.uniform,
-        rank_in_block=ranks[0],
-        rank_in_all=ranks[1],
-        stability=float(stability(values[:, :, None, None], selection.tau_s, selection.tau_t)[0, 0]),
-    )
-
-
-def over_timesteps(run: Run, selection: Selection, timesteps: np.ndarray, cell: tuple[int, int]) -> pd.DataFrame:
-    """The head's ratio per step with its 95 % interval and n samples, one row per branch; `branch` tells them apart."""
-    frames = []
-    for branch in run.branches if selection.branch is None else [selection.branch]:
-        values = data.head_values(run, *cell, selection.changed(branch=branch))
-        low, high = bootstrap_interval(values[~np.isnan(values).all(axis=1)])
-        columns = {"branch": branch, "timestep": timesteps, "mean": average(values, (0,)), "low": low, "high": high}
-        frames.append(pd.DataFrame({**columns, "n": (~np.isnan(values)).sum(axis=0)}))
-    return pd.concat(frames, ignore_index=True)
+"""What the frame map and the player of the model's videos are linked by."""
+SCORER_NAMES = {
+    "pare": "PARE (Eq. 3)",
+    "protected": "protected (Eq. 5)",
+    "projected_energy": "projected energy",
+    "temporal_attention": "temporal attention",
+    "effect": "ablation effect",
+    "random": "random (control)",
+}
 
 
 def default_head(
@@ -107,46 +68,68 @@ def protected_scores(run: Run, selection: Selection) -> np.ndarray | None:
 
 def show_head_card(
     run: Run,
-    cells: Cells,
+    places: Places,
     scores: np.ndarray | None,
     marks: HeadMarks | None,
     selection: Selection,
     cell: tuple[int, int],
+    *,
+    linked: bool,
 ) -> None:
-    """Draw the card of the head at `cell`."""
-    values = data.head_values(run, *cell, selection)
-    facts = head_facts(run, cells, values, scores, selection, cell)
-    if not facts.letter:
+    """Draw the card of the head at `cell`; `scores` are the protected ones [block, head]. `linked`: a video plays below."""
+    view = head_data.view_of_head(run, selection, cell)
+    if not view.role:
         st.header(f"Block {cell[0]}, head {cell[1]}", anchor=False)
         st.markdown("Not captured in this part of the run.")
         return
-    color = ROLE_COLORS[facts.letter]
-    ink = "#000" if facts.letter == "M" else "#fff"
+    _show_name(view, marks, cell)
+    st.markdown("  \n".join([*_lines(view, run), *_mark_lines(marks, run, cell), *_norm_lines(run, selection, cell)]))
+    chart, frames = st.columns([5, 4], gap="small")
+    with chart, guard("ratio over timesteps"):
+        _show_ratio(run, selection, cell)
+    with frames, guard("frame map"):
+        show_frame_map(run, selection, cell, linked=linked)
+    with guard("importance"), st.container(key="head_ranks"):
+        found = ranks(head_data.protected_of(head_data.scores(run, selection.branch), scores), *cell)
+        known = {each.scorer for each in found}
+        # The control stays last.
+        measured = [each for each in head_data.measured_ranks(run, places, cell) if each.scorer not in known]
+        found = [*found[:-1], *measured, *found[-1:]]
+        if found:
+            st.markdown(rank_lines(found))
+        else:
+            st.markdown("No scorer finds what it needs in this run. Capture it again with value norms.")
+    st.markdown(alone_line(run))
+
+
+def _show_name(view: HeadView, marks: HeadMarks | None, cell: tuple[int, int]) -> None:
+    ink = "#000" if view.role == "M" else "#fff"
     mark = str(marks.letters()[cell]) if marks is not None else ""
-    names = " · ".join([ROLE_NAMES[facts.letter], *(MARK_NAMES[letter] for letter in mark)])
+    names = " · ".join([ROLE_NAMES[view.role], *(MARK_NAMES[letter] for letter in mark)])
     st.html(
         '<div style="display:flex;align-items:center;gap:.6rem;font-size:1.05rem;font-weight:600">'
-        f'<span style="background:{color};color:{ink};border-radius:4px;width:1.5rem;text-align:center">'
-        f"{facts.letter}</span>Block {cell[0]}, head {cell[1]} · {names}</div>"
+        f'<span style="background:{ROLE_COLORS[view.role]};color:{ink};border-radius:4px;width:1.5rem;text-align:center">'
+        f"{view.role}</span>Block {cell[0]}, head {cell[1]} · {names}</div>"
     )
-    st.markdown("  \n".join([*_lines(facts, run), *_mark_lines(marks, run, cell)]))
-    st.plotly_chart(
+
+
+def _show_ratio(run: Run, selection: Selection, cell: tuple[int, int]) -> None:
+    table = head_data.head_over_timesteps(run, selection, cell)
+    show_chart(
         ratio_over_timesteps(
-            over_timesteps(run, selection, cells.timesteps, cell),
-            tau_s=selection.tau_s,
-            tau_t=selection.tau_t,
-            uniform=facts.uniform,
-            height=230,
+            table, tau_s=selection.tau_s, tau_t=selection.tau_t, uniform=run.uniform, height=220
         ),
-        config=PLOT,
         key="ratio_over_timesteps",
         alt=f"Intra-slice ratio of block {cell[0]}, head {cell[1]} over the timesteps, with its 95 % interval.",
-    )
-    show_frame_map(run, selection, cell)
+        table=table,
+        python=recipes.ratio_over_timesteps(run, selection, *cell),
+        command=None,
+        name=f"{run.folder.name}-block-{cell[0]}-head-{cell[1]}-ratio",
+    )  # fmt: skip
 
 
-def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int]) -> None:
-    """Which frames look at which, or one line on why there is no map here; it marks the frame that the run's video shows."""
+def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int], *, linked: bool) -> None:
+    """Which frames look at which, or one line on why there is no map here; it marks the frame that the video shows."""
     found = data.frame_maps(run, selection)
     if found is None:
         lacking = "self/frame_map" not in run.statistics
@@ -156,32 +139,61 @@ def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int]) -> Non
         )
         return
     maps, timesteps, samples = found
-    with_video = bool(run.videos)
     frame_map(
         maps[cell],
         title=f"Block {cell[0]}, head {cell[1]}",
         palette=list(sequential.Viridis),
-        frame=latent_frame_of(selection.video_frame + 1, run.geometry.vae_temporal)[-1] if with_video else None,
-        link=FRAME_LINK if with_video else None,
+        frame=latent_frame_of(selection.video_frame + 1, run.geometry.vae_temporal)[-1] if linked else None,
+        link=FRAME_LINK if linked else None,
     )
     when = ", ".join(f"{step:.0f}" for step in sorted(timesteps, reverse=True))
     st.caption(f"Mean of t {when} · n = {samples} sample{'s' if samples != 1 else ''}")
+    take_out(
+        lambda: figure_of_map(maps[cell]),
+        key="frame_map",
+        alt=f"Attention of block {cell[0]}, head {cell[1]} from query frames to key frames.",
+        table=lambda: frame_map_table(maps[cell], samples),
+        python=recipes.frame_map(run, selection, *cell),
+        command=None,
+        name=f"{run.folder.name}-block-{cell[0]}-head-{cell[1]}-frames",
+    )
 
 
-def _lines(facts: HeadFacts, run: Run) -> list[str]:
-    interval = "" if np.isnan(facts.low) else f" [{facts.low:.3f}, {facts.high:.3f}]".replace("[", "\\[")
-    lines = [
-        f"**r = {facts.ratio:.3f}**{interval} · n = {facts.n} sample{'s' if facts.n != 1 else ''}",
-        f"uniform 1/{run.num_frames} = {facts.uniform:.3f} · lift {facts.lift:.3f}",
-        f"role stable in {facts.stability:.0%} of the sample × step cells",
-    ]
-    if facts.rank_in_block is not None:
-        blocks, heads = run.geometry.blocks, run.geometry.heads
-        lines.append(
-            f"importance rank {facts.rank_in_block} of {heads} in its block, "
-            f"{facts.rank_in_all} of {blocks * heads} in all" + (", × α" if facts.letter == "T" else "")
+def rank_lines(found: list[Rank]) -> str:
+    """Scores and ranks as a table.
+
+    >>> print(rank_lines([Rank("pare", 3.0, 2.5, 3.5, 20, 1, 10, 4, 80)]).splitlines()[2])
+    | PARE (Eq. 3) | 3 \\[2.5, 3.5] | 20 | 1 of 10 | 4 of 80 |
+    """
+    rows = ["| Importance by | score | n | in block | in all |", "|:--|--:|--:|--:|--:|"]
+    for one in found:
+        interval = "" if np.isnan(one.low) else f" \\[{one.low:.4g}, {one.high:.4g}]"
+        name = SCORER_NAMES.get(one.scorer, one.scorer.replace("_", " "))
+        rows.append(
+            f"| {name} | {one.score:.4g}{interval} | {one.n or '–'} | {one.in_block} of {one.heads} | "
+            f"{one.in_all} of {one.all_heads} |"
         )
-    return lines
+    return "\n".join(rows)
+
+
+def alone_line(run: Run) -> str:
+    """What removing one self-attention head alone saves."""
+    size = run.manifest.clip
+    found = head_alone(run.geometry, Clip(size["height"], size["width"], size["frames"]))
+    parameters, flops = found["parameters"], found["flops"]
+    return (
+        f"Removing it alone saves {parameters['saved']:,.0f} parameters ({parameters['share']:.2%}) and "
+        f"{tera(flops['saved'])} a forward ({flops['share']:.2%})."
+    )
+
+
+def _lines(view: HeadView, run: Run) -> list[str]:
+    interval = "" if np.isnan(view.low) else f" \\[{view.low:.3f}, {view.high:.3f}]"
+    return [
+        f"**r = {view.ratio:.3f}**{interval} · n = {view.n} sample{'s' if view.n != 1 else ''} · "
+        f"uniform 1/{run.num_frames} = {run.uniform:.3f} · lift {view.lift:.3f}",
+        f"role stable in {view.stability:.0%} of the sample × step cells",
+    ]
 
 
 def _mark_lines(marks: HeadMarks | None, run: Run, cell: tuple[int, int]) -> list[str]:
@@ -200,6 +212,15 @@ def _mark_lines(marks: HeadMarks | None, run: Run, cell: tuple[int, int]) -> lis
     if marks.first_frame_sink[cell]:
         lines.append("**First-frame sink**: a low r comes from frame 0 here, not from following motion.")
     return lines
+
+
+def _norm_lines(run: Run, selection: Selection, cell: tuple[int, int]) -> list[str]:
+    parts = []
+    for words, cells in head_data.norms(run, selection).items():
+        mean, error = cells.by_head()[cell], cells.error_by_head()[cell]
+        if not np.isnan(mean):
+            parts.append(f"{words} {mean:.3g}" + ("" if np.isnan(error) else f" ± {1.96 * error:.2g}"))
+    return [" · ".join(parts)] if parts else []
 
 
 def _with_error(means: HeadMeans, cell: tuple[int, int]) -> str:

@@ -1,4 +1,4 @@
-"""Heads: what every self-attention head does, one of them in detail, and the mask that follows."""
+"""Heads: what every self-attention head does, one of them in detail, videos of the model, and the mask that follows."""
 
 import numpy as np
 import streamlit as st
@@ -6,23 +6,31 @@ import streamlit as st
 from analysis.aggregate import Cells
 from analysis.figures.blocks import residual_map
 from analysis.figures.roles import mean_ratio_per_block, roles_per_block
+from analysis.figures.tables import role_count_table
 from analysis.findings import finding
 from analysis.marks import HeadMarks
 from analysis.roles import classify
 from analysis.runs import Run
-from analysis.thresholds import suggest_thresholds
+from pare.errors import InputError
+from workbench import recipes
 from workbench.components.copy_button.component import copy_button
-from workbench.components.head_grid.component import head_grid
-from workbench.pages import data
+from workbench.pages import data, head_data
+from workbench.pages.ablation import Ablation, ablation_of, show_ablations, show_button
+from workbench.pages.chart import show_chart
 from workbench.pages.generate_panel import show_generate_panel
-from workbench.pages.grid_frame import grid_frame
-from workbench.pages.head_card import FRAME_LINK, PLOT, default_head, protected_scores, show_head_card
-from workbench.pages.mask_panel import removed_heads, show_mask_panel
-from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
-from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.head_card import FRAME_LINK, default_head, protected_scores, show_head_card
+from workbench.pages.head_difference_view import show_difference
+from workbench.pages.head_scatter_view import show_scatter
+from workbench.pages.head_sets_panel import problem_of, show_pick, show_sets, sources
+from workbench.pages.head_views import roles_command, show_controls, show_grid
+from workbench.pages.mask_panel import head_plan, removed_heads, show_mask_panel
+from workbench.pages.report_button import report_button
+from workbench.pages.shell import Shell, empty_state, guard, open_shell, unfinished_state
+from workbench.pages.text import plain
 from workbench.pages.videos import show_player
 from workbench.places import Places
 from workbench.state import Selection
+from workbench.teacher_videos import Clips
 
 
 def show_headline(run: Run, cells: Cells, marks: HeadMarks | None, selection: Selection) -> None:
@@ -45,114 +53,95 @@ def show_headline(run: Run, cells: Cells, marks: HeadMarks | None, selection: Se
         )
     with buttons, st.container(horizontal=True, horizontal_alignment="right"):
         copy_button("Copy link", None, key="copy_link")
-        command = command_line(
-            "roles", short_path(run.folder), tau_s=selection.tau_s, tau_t=selection.tau_t, branch=selection.branch
-        )
-        copy_button("Copy as command line", command, key="copy_roles_command")
+        copy_button("Copy as command line", roles_command(run, selection), key="copy_roles_command")
+        report_button(run, selection)
 
 
-def show_suggestion(ratio: np.ndarray, selection: Selection) -> None:
-    """A button that moves the thresholds into the gaps of the histogram, where that changes a head's role."""
-    tau_s, tau_t = suggest_thresholds(ratio)
-    wanted = {name: value for name, value in (("tau_s", tau_s), ("tau_t", tau_t)) if value is not None}
-    changed = selection.changed(**wanted)
-    if not changed.tau_t < changed.tau_s:
+def show_videos(run: Run, clips: Clips | None, selection: Selection, places: Places) -> None:
+    """The model's video of one prompt and seed, with those of its students where there are any, in step with the frame map."""
+    if clips is None:
+        st.header("Videos", anchor=False)
+        st.markdown("No video of this model is here. Generate one below, or capture some:")
+        st.code(f"pare capture {run.model_id} --mode trajectory --out RUN", language=None, wrap_lines=True)
         return
-    before, after = (classify(ratio, each.tau_s, each.tau_t) for each in (selection, changed))
-    if (before == after).all():
-        return
-    names = [f"{symbol} {wanted[name]:g}" for name, symbol in (("tau_s", "τs"), ("tau_t", "τt")) if name in wanted]
-    st.button(
-        f"Set {' and '.join(names)}, where the histogram has gaps",
-        key="use_gaps",
-        type="tertiary",
-        icon=":material/align_horizontal_center:",
-        on_click=choose,
-        kwargs=wanted,
-    )
-
-
-def show_grid(
-    run: Run,
-    cells: Cells,
-    marks: HeadMarks | None,
-    selection: Selection,
-    cell: tuple[int, int] | None,
-    removed: np.ndarray | None,
-) -> None:
-    """The head grid with its histogram and thresholds; what it sends back becomes the selection."""
-    frame = grid_frame(cells.by_head(), marks)
-    if removed is not None:
-        frame["removed"] = removed.ravel()
-    head_grid(
-        frame,
-        tau_s=selection.tau_s,
-        tau_t=selection.tau_t,
-        num_frames=run.num_frames,
-        pinned=cell,
-        key="head_grid",
-        on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
-    )
-
-
-def show_run_video(run: Run, selection: Selection, places: Places) -> None:
-    """The video of the chosen sample, else of the first that has one, in step with the frame map; nothing without any."""
-    videos = run.videos
-    if not videos:
-        return
-    sample = next(iter(videos)) if selection.sample is None else selection.sample
-    if sample not in videos:
-        st.markdown(f"Sample {sample} has no video in this run.")
-        return
-    prompt = run.manifest.samples[sample].prompt
+    st.header(plain(f"“{clips.prompt}”, seed {clips.seed}"), anchor=False)
+    sample = None if selection.sample is None else run.manifest.samples[selection.sample]
+    if sample is not None and (sample.prompt, sample.seed) != (clips.prompt, clips.seed):
+        st.caption(f"Sample {selection.sample} has no video here; this is another one of the model.")
     show_player(
-        places,
-        {f"sample {sample}" + (f" · {prompt}" if prompt else ""): videos[sample]},
-        selection,
-        geometry=run.geometry,
-        link=FRAME_LINK,
-        tallest=210,
-        key="run_video",
+        places, clips.videos, selection, geometry=run.geometry, link=FRAME_LINK, tallest=210, key="run_video"
+    )  # fmt: skip
+
+
+def show_residual(run: Run, selection: Selection) -> None:
+    """How much each block changes its input at each timestep."""
+    st.header("Residual per block and timestep", anchor=False)
+    values = data.blocks(run, "residual", selection)
+    if values is None:
+        st.markdown("Not captured in this run.")
+        return
+    show_chart(
+        residual_map(values.cells(), values.timesteps, samples=values.samples, height=300),
+        key="residual_map",
+        alt="Relative size of every block's residual at every timestep.",
+        table=values.table,
+        python=recipes.block_map(run, selection),
+        command=None,
+        name=f"{run.folder.name}-residual",
     )
+    st.page_link("workbench/pages/blocks.py", label="Its parts, block by block", icon=":material/view_week:")
 
 
-def show_blocks(run: Run, cells: Cells, selection: Selection) -> None:
-    """Roles and mean ratio per block, and how much each block changes its input at each timestep."""
-    left, middle, right = st.columns(3, gap="medium")
+def show_roles(run: Run, cells: Cells, selection: Selection) -> None:
+    """Roles and mean ratio per block."""
+    left, right = st.columns(2, gap="medium")
     with left, guard("roles per block"):
         st.header("Roles per block", anchor=False)
         letters = classify(cells.by_head(), selection.tau_s, selection.tau_t)
-        st.plotly_chart(
-            roles_per_block(letters, height=280), config=PLOT, key="roles_per_block",
+        show_chart(
+            roles_per_block(letters, height=260),
+            key="roles_per_block",
             alt="Number of spatial, mixed and temporal heads in every block.",
-        )  # fmt: skip
-    with middle, guard("mean ratio per block"):
+            table=lambda: role_count_table(letters),
+            python=recipes.roles_per_block(run, selection),
+            command=roles_command(run, selection),
+            name=f"{run.folder.name}-roles",
+        )
+    with right, guard("mean ratio per block"):
         st.header("Mean ratio per block", anchor=False)
-        st.plotly_chart(
+        table = data.ratio_of_blocks(run, selection)
+        show_chart(
             mean_ratio_per_block(
-                data.ratio_of_blocks(run, selection),
-                tau_s=selection.tau_s,
-                tau_t=selection.tau_t,
-                uniform=run.uniform,
-                height=280,
+                table, tau_s=selection.tau_s, tau_t=selection.tau_t, uniform=run.uniform, height=260
             ),
-            config=PLOT,
             key="mean_ratio_per_block",
             alt="Mean intra-slice ratio of every block's heads, with its 95 % interval over samples.",
-        )
-    with right, guard("block × timestep map"):
-        st.header("Residual per block", anchor=False)
-        values = data.blocks(run, "residual", selection)
-        if values is None:
-            st.markdown("Not captured in this run.")
-            return
-        st.plotly_chart(
-            residual_map(values.cells(), values.timesteps, samples=values.samples, height=280),
-            config=PLOT,
-            key="residual_map",
-            alt="Relative size of every block's residual at every timestep.",
-        )
-        st.page_link("workbench/pages/blocks.py", label="Its parts, block by block", icon=":material/view_week:")
+            table=table,
+            python=recipes.mean_ratio_per_block(run, selection),
+            command=None,
+            name=f"{run.folder.name}-block-ratio",
+        )  # fmt: skip
+
+
+def show_heads(
+    shell: Shell,
+    run: Run,
+    cells: Cells,
+    marks: HeadMarks | None,
+    cell: tuple[int, int] | None,
+    crossed: np.ndarray | None,
+    *,
+    follow: bool,
+) -> None:
+    """The chosen view of all heads."""
+    selection = shell.selection
+    show_controls(run, selection)
+    if selection.view == "scatter":
+        show_scatter(run, selection, cell)
+    elif selection.view == "difference":
+        show_difference(shell, run, selection, cell)
+    else:
+        show_grid(run, cells, marks, selection, cell, crossed, follow=follow)
 
 
 def show_page(shell: Shell) -> None:
@@ -167,36 +156,69 @@ def show_page(shell: Shell) -> None:
             unfinished_state(run)
             return
         cells = data.cells(run, "self/ratio", selection)
-        scores = None
+        scores, marks, clips, found = None, None, None, None
         with guard("importance"):
             scores = protected_scores(run, selection)
-        marks = None
         with guard("marks"):
             marks = data.marks(run, selection)
+        with guard("videos"):
+            clips = head_data.clips(run, places, selection)
+        problem: InputError | None = None
+        try:
+            found = head_plan(run, selection)
+        except InputError as error:
+            problem = error
+        loaded, unloaded = problem_of(run, selection, places)
         if selection.block is None or selection.head is None:
             cell = default_head(cells.by_head(), scores, selection.tau_t, selection.block)
         else:
             cell = (selection.block, selection.head)
+        wanted = bool(st.session_state.get("show_removed", False)) and loaded is None
+        crossed = loaded.array if loaded is not None else removed_heads(found) if wanted else None
         show_headline(run, cells, marks, selection)
-        grid, card = st.columns([5, 3], gap="medium")
-        with grid:
-            with guard("head grid"):
-                wanted = st.session_state.get("show_removed", False)
-                removed = removed_heads(scores, selection) if wanted and scores is not None else None
-                show_grid(run, cells, marks, selection, cell, removed)
-                show_suggestion(cells.by_head(), selection)
-            with guard("video"):
-                show_run_video(run, selection, places)
+        ablations: list[Ablation] = []
+        grid, card = st.columns([11, 9], gap="medium")
+        with grid, guard("head grid"):
+            show_heads(shell, run, cells, marks, cell, crossed, follow=wanted and found is not None)
+        with card, guard("head card"), st.container(key="head_card"):
+            if cell is not None:
+                show_head_card(run, places, scores, marks, selection, cell, linked=clips is not None)
+                members = np.zeros(cells.by_head().shape, bool)
+                members[cell] = True
+                words = f"block {cell[0]}, head {cell[1]}"
+                ablations.append(ablation_of(run, places, words, members, clips, selection))
+                with st.container(horizontal=True, vertical_alignment="center"):
+                    show_button(run, places, ablations[0], "Ablate this head", "ablate_head")
+                    show_pick(selection, cell)
+        blocks, videos = st.columns(2, gap="medium")
+        with blocks, guard("block × timestep map"):
+            show_residual(run, selection)
+        with videos, guard("video"):
+            show_videos(run, clips, selection, places)
+        if loaded is not None:
+            ablations.append(
+                ablation_of(run, places, f"set {loaded.name}", loaded.array, clips, selection)
+            )  # fmt: skip
+        with guard("ablation"):
+            show_ablations(run, places, ablations, selection)
+        mask, sets = st.columns(2, gap="medium")
+        with mask, guard("mask"), st.container(border=True, key="mask_panel"):
+            if found is None:
+                st.header("Mask of heads", anchor=False)
+                st.markdown(plain(problem))
+            else:
+                show_mask_panel(run, found, selection, places)
+        with sets:
+            with guard("sets of heads"), st.container(border=True, key="head_sets"):
+                letters = classify(cells.by_head(), selection.tau_s, selection.tau_t)
+                show_sets(run, selection, places, sources(letters, removed_heads(found), selection), loaded)
+                if unloaded is not None:
+                    st.error(plain(unloaded), icon=":material/error:")
+                if loaded is not None:
+                    show_button(run, places, ablations[-1], "Ablate these heads", "ablate_set")
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
-        with card:
-            with guard("head card"), st.container(key="head_card"):
-                if cell is not None:
-                    show_head_card(run, cells, scores, marks, selection, cell)
-            with guard("mask"), st.container(border=True, key="mask_panel"):
-                show_mask_panel(run, scores, selection, places)
-        st.divider()
-        show_blocks(run, cells, selection)
+        show_roles(run, cells, selection)
 
 
-show_page(open_shell(poll_jobs=False, filters=True))
+show_page(open_shell(poll_jobs=False, filters=True, page="heads"))

@@ -167,4 +167,4 @@ def show_page(shell: Shell) -> None:
             st.caption("The mask uses all samples and steps; these two filters change only the ratios that are shown.")
 
 
-show_page(open_shell(poll_jobs=False, filters=True))
+show_page(open_shell(poll_jobs=False, filters=True, page="prune"))

@@ -109,12 +109,13 @@ def mask_cost(places: Places, run: Run, planned: MaskPlan) -> str:
     return f"Reads {weights / 1e6:,.3g} M feed-forward weights, block by block{left}."
 
 
-def preview_cost(places: Places, run: Run, steps: int, videos: int) -> str:
-    """What generating so many videos takes, in one line; both at the dense model's cost."""
-    settings = RunSettings.of(steps=steps).filled(run.model_id)
+def preview_cost(places: Places, run: Run, steps: int, videos: int, *, model: str | None = None) -> str:
+    """What generating so many videos takes, in one line, all at the dense model's cost; `model` if not the run's name."""
+    model = model or run.model_id
+    settings = RunSettings.of(steps=steps).filled(model)
     device = fastest_device()
-    guess = plan(run.model_id, settings, device=device, forwards=forwards_per_clip(settings), clips=videos)
-    left = _history(places, "generate", {"model": run.model_id}, steps * videos)
+    guess = plan(model, settings, device=device, forwards=forwards_per_clip(settings), clips=videos)
+    left = _history(places, "generate", {"model": model}, steps * videos)
     count = f"{videos} videos" if videos > 1 else "1 video"
     return f"{count} on {device}: {tera(guess['flops'])}, {gibi(guess['memory']['total'])} of memory{left}."
 

@@ -289,4 +289,4 @@ def show_page(shell: Shell) -> None:
             show_generation(run, decisions, planned, selection, shell.places, label)
 
 
-show_page(open_shell(poll_jobs=False))
+show_page(open_shell(poll_jobs=False, page="route"))

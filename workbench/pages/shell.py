@@ -1,7 +1,7 @@
 """What every page has around it: the open run, the selection, the sidebar, and errors that leave the page alive."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -68,11 +68,14 @@ def guard(what: str) -> Iterator[None]:
         st.error(plain(line), icon=":material/error:")
 
 
-def open_shell(*, poll_jobs: bool = True, filters: bool | Callable[[Selection], bool] = False) -> Shell:
+def open_shell(
+    *, poll_jobs: bool = True, filters: bool | Callable[[Selection], bool] = False, page: str | None = None
+) -> Shell:
     """Read the selection, open its run and draw the sidebar; notes on bad values of the link show once.
 
     `poll_jobs` is off on pages that watch jobs themselves, so that one fragment polls at most;
-    `filters` shows what filters the page (or says whether anything does): branch, steps and sample.
+    `filters` shows what filters the page (or says whether anything does): branch, steps and sample;
+    `page` is one of `ACTING`, whose parts of the selection the sidebar names.
     """
     st.html(STYLE)
     places = Places.from_environment()
@@ -91,9 +94,40 @@ def open_shell(*, poll_jobs: bool = True, filters: bool | Callable[[Selection], 
         _run_picker(names, name)
         if run is not None and (filters(selection) if callable(filters) else filters):
             _filters(run, selection)
+        if run is not None and page is not None:
+            st.caption(plain(acting_line(page, selection, run)))
         with guard("jobs"):
             jobs_badge(places, poll=poll_jobs)
     return Shell(places, names, run, selection)
+
+
+ACTING: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "heads": (("branch", "steps", "sample"), "The mask takes branch, τs, τt, α and p, over all samples and steps."),
+    "blocks": (("branch", "steps", "sample"), "Roles of heads take τs and τt besides."),
+    "prune": (
+        ("branch", "steps", "sample"),
+        "Steps and sample change the ratios that are shown; the mask takes branch, τs, τt, α and p, over all of them.",
+    ),
+    "route": (("sample",), "Branch, steps and thresholds change nothing on this page."),
+}
+"""Page → the parts of the selection that filter it, and what the others do there."""
+
+
+def acting_line(page: str, selection: Selection, run: Run) -> str:
+    """Which parts of the selection filter a page, with their present values, and what the others do there."""
+    steps = (
+        f"{selection.first_step}–{selection.last_step} of 0–{len(run.timesteps) - 1}"
+        if selection.first_step is not None
+        else f"all {len(run.timesteps)}"
+    )
+    samples = len(run.manifest.samples)
+    values = {
+        "branch": selection.branch or (run.branches[0] if len(run.branches) == 1 else "both"),
+        "steps": steps,
+        "sample": f"{selection.sample} of {samples}" if selection.sample is not None else f"all {samples}",
+    }
+    parts, rest = ACTING[page]
+    return f"This page is filtered by {', '.join(f'{part} ({values[part]})' for part in parts)}. {rest}"
 
 
 def jobs_of(places: Places) -> Jobs:

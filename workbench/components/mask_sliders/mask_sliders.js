@@ -107,7 +107,8 @@ class MaskSliders {
     this.before = undefined;
     this.moving = false;
     if (!before || String(value) === String(before)) return;
-    this.live.textContent = this.words.textContent;
+    const { self } = maskAt(this.given, this.state);
+    this.live.textContent = `p ${value[0]}, α ${value[1]}: ${self.length - sum(self)} of ${self.length} heads removed`;
     this.echo.send(value);
     this.trigger("mask", { ratio: this.asked ? value[0] : null, alpha: value[1] });
   }

@@ -1,0 +1,176 @@
+"""Ablation: the same prompt and seed with some heads masked, as jobs, beside the dense video on one transport."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from analysis.runs import Run
+from pare import mask as masks
+from pare.errors import InputError
+from workbench.components.copy_button.component import copy_button
+from workbench.head_sets import mask_without
+from workbench.jobs.job import Job, State
+from workbench.pages import prune_work as work
+from workbench.pages.generate_panel import PROMPT, USUAL_STEPS, usual_steps
+from workbench.pages.job_view import cancel, show_progress
+from workbench.pages.run_model import model_of, unreadable
+from workbench.pages.shell import guard, jobs_of
+from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.videos import show_player
+from workbench.places import Places
+from workbench.state import Selection
+from workbench.teacher_videos import Clips
+
+POLL_SECONDS = 0.7
+MASKS_FOLDER = "masks"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Heads that are off (`members` [block, head]), what they are called, and what is generated with and without them."""
+
+    words: str
+    members: np.ndarray
+    preview: work.Preview
+    model: str
+
+    def mask_path(self, run: Run, places: Places) -> Path:
+        """Where the mask of these heads lies: a name of its own for every set and model."""
+        said = hashlib.sha256(self.members.tobytes() + str(run.manifest.model.get("config_hash")).encode())
+        return places.workspace / MASKS_FOLDER / f"without-{said.hexdigest()[:16]}.safetensors"
+
+    def jobs(self, run: Run, places: Places) -> list[dict[str, Any]]:
+        """The arguments of both `generate` jobs, dense first."""
+        mask = self.mask_path(run, places)
+        return [{**work.generate_job_arguments(run, self.preview, each), "model": self.model} for each in (None, mask)]
+
+
+def ablation_of(
+    run: Run, places: Places, words: str, members: np.ndarray, clips: Clips | None, selection: Selection
+) -> Ablation:
+    """The ablation of these heads with the prompt and seed that the page shows, else with the run's own first ones."""
+    model = model_of(run, places)
+    steps = USUAL_STEPS if unreadable(model) else usual_steps(model)
+    sample = run.manifest.samples[selection.sample or 0] if run.manifest.samples else None
+    if clips is not None:
+        preview = work.Preview(clips.prompt, clips.seed, steps)
+    elif sample is not None and sample.prompt:
+        preview = work.Preview(sample.prompt, sample.seed, steps)
+    else:
+        preview = work.Preview(PROMPT, 0, steps)
+    return Ablation(words, members, preview, model)
+
+
+def missing_jobs(run: Run, places: Places, ablation: Ablation) -> list[dict[str, Any]]:
+    """The jobs that are neither done nor on their way."""
+    return [each for each in ablation.jobs(run, places) if not _settled(places, work.find(places, "generate", each))]
+
+
+def start(run: Run, places: Places, ablation: Ablation) -> None:
+    """Write the mask and submit what is missing. Raises `InputError` where a block would keep none of its heads."""
+    path = ablation.mask_path(run, places)
+    if not path.is_file():
+        masks.save(mask_without(run, ablation.members, {"removed": ablation.words}), path)
+    for arguments in missing_jobs(run, places, ablation):
+        jobs_of(places).submit("generate", arguments)
+
+
+def start_or_say(run: Run, places: Places, ablation: Ablation) -> None:
+    """What the button does: a reason why not shows once on the page that follows."""
+    try:
+        start(run, places, ablation)
+    except InputError as error:
+        st.session_state["ablation_problem"] = plain(error)
+
+
+def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: str) -> None:
+    """The button with its cost in its help, or what is in the way; nothing once both videos are there."""
+    reason = unreadable(ablation.model)
+    if reason is not None:
+        st.caption(plain(f"Ablating needs the model: {reason}"))
+        return
+    lacking = missing_jobs(run, places, ablation)
+    if not lacking:
+        return
+    cost = work.preview_cost(places, run, ablation.preview.steps, len(lacking), model=ablation.model)
+    st.button(
+        label,
+        key=key,
+        icon=":material/visibility_off:",
+        help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without them. {plain(cost)}",
+        on_click=start_or_say,
+        args=(run, places, ablation),
+    )
+    st.caption(plain(cost))
+
+
+def show_ablations(run: Run, places: Places, ablations: Sequence[Ablation], selection: Selection) -> None:
+    """Progress of the jobs of these ablations, then the dense video beside those that are there; nothing before any."""
+    if problem := st.session_state.pop("ablation_problem", None):
+        st.error(problem, icon=":material/error:")
+    asked = [each for each in ablations if work.find(places, "generate", each.jobs(run, places)[1]) is not None]
+    if not asked:
+        return
+    active = any(job is not None and job.active for job in _found(run, places, asked))
+
+    def watch() -> None:
+        with guard("ablation"):
+            now = _found(run, places, asked)
+            if active and not any(job is not None and job.active for job in now):
+                st.rerun()
+            _show(run, places, asked, selection)
+
+    st.fragment(watch, run_every=POLL_SECONDS if active else None)()
+
+
+def _show(run: Run, places: Places, asked: Sequence[Ablation], selection: Selection) -> None:
+    st.header(plain(f"Without {' and '.join(each.words for each in asked)}"), anchor=False)
+    jobs, videos = jobs_of(places), {}
+    for ablation in asked:
+        for name, arguments in zip(("dense", f"without {ablation.words}"), ablation.jobs(run, places), strict=True):
+            job = work.find(places, "generate", arguments)
+            path = work.artefact(jobs, job, ".mp4")
+            if path is not None:
+                videos[name] = path
+            elif job is not None:
+                _show_job(places, job, name)
+    if len(videos) > 1:
+        show_player(places, videos, selection, geometry=run.geometry, tallest=230, key="ablation_player")
+        last = asked[-1]
+        command = command_line(
+            "generate",
+            short_path(Path(last.model)) if Path(last.model).is_absolute() else last.model,
+            prompt=last.preview.prompt,
+            seed=last.preview.seed,
+            steps=last.preview.steps,
+            mask=short_path(last.mask_path(run, places)),
+            out="masked.mp4",
+        )
+        copy_button("Copy as command line", command, key="copy_ablation_command")
+
+
+def _show_job(places: Places, job: Job, name: str) -> None:
+    st.caption(plain(name))
+    show_progress(job)
+    if job.active:
+        st.button(
+            "Cancel",
+            key=f"cancel-ablation-{job.id}",
+            on_click=cancel,
+            args=(jobs_of(places), job.id),
+            disabled=job.state is State.CANCELLING,
+        )
+
+
+def _found(run: Run, places: Places, asked: Sequence[Ablation]) -> list[Job | None]:
+    return [work.find(places, "generate", arguments) for each in asked for arguments in each.jobs(run, places)]
+
+
+def _settled(places: Places, job: Job | None) -> bool:
+    """Whether a job is at work, or done with its video still there."""
+    return job is not None and (job.active or work.artefact(jobs_of(places), job, ".mp4") is not None)

@@ -1,0 +1,192 @@
+"""What the Heads page reads beside ratios, cached by the run's folder and the time of its last change."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from analysis.aggregate import Cells
+from analysis.head_metrics import known_metrics, metric_table
+from analysis.head_view import HeadView, head_view, over_timesteps
+from analysis.run_difference import RunDifference, run_difference
+from analysis.runs import Run
+from analysis.score_ranks import Rank, rank_of
+from analysis.score_table import ENDINGS, read_scores
+from analysis.scores import Scores, pare_scores, projected_energy_scores, random_scores, temporal_attention_scores
+from pare.errors import InputError
+from workbench.pages.data import LOOK_SECONDS, cells, chosen_steps, open_run, ratios, run_names, stamp
+from workbench.places import Places
+from workbench.state import Selection
+from workbench.stored_evidence import find_answers
+from workbench.teacher_videos import Clips, clips_of
+from workbench.video_sets import VideoSet, open_videos
+
+SCORES_FOLDER = "scores"
+"""Below a run, tables of scores that ran the model: FILE.csv, .parquet or .jsonl, as `pare mask --scorer` reads them."""
+ABOUT_EFFECTS = ("kind", "block", "head", "effect", "low", "high", "n")
+"""Columns of a table of effects that are no scorer's."""
+NORMS = {"value norm ‖ṽ‖": "self/value_norm", "output norm ‖ṽ·W_Oᵀ‖": "self/projected_energy"}
+
+
+def view_of_head(run: Run, selection: Selection, cell: tuple[int, int]) -> HeadView:
+    """One head's ratio, interval, role, lift and stability in the selection's part of the run."""
+    return head_view(
+        run,
+        *cell,
+        tau_s=selection.tau_s,
+        tau_t=selection.tau_t,
+        sample=selection.sample,
+        branch=selection.branch,
+        steps=chosen_steps(selection),
+        held=ratios(run),
+    )
+
+
+def head_over_timesteps(run: Run, selection: Selection, cell: tuple[int, int]) -> pd.DataFrame:
+    """One head's ratio per branch and step in the selection's part of the run."""
+    part = {"sample": selection.sample, "branch": selection.branch, "steps": chosen_steps(selection)}
+    return over_timesteps(run, *cell, **part, held=ratios(run))
+
+
+def norms(run: Run, selection: Selection) -> dict[str, Cells]:
+    """The norms of heads that this run has, by their words."""
+    return {words: cells(run, name, selection) for words, name in NORMS.items() if name in run.statistics}
+
+
+def scores(run: Run, branch: str | None) -> dict[str, Scores]:
+    """Every scorer that needs this run alone and finds what it reads, tables beside the run, and the random control."""
+    return _scores(str(run.folder), stamp(run.folder), _tables(run), branch)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _scores(
+    folder: str, when: tuple[int, ...], tables: tuple[tuple[str, int], ...], branch: str | None
+) -> dict[str, Scores]:
+    run = open_run(Path(folder))
+    needs = {
+        "pare": ({"self/value_norm", "cross/value_norm"}, pare_scores),
+        "projected_energy": ({"self/projected_energy"}, projected_energy_scores),
+        "temporal_attention": ({"self/ratio"}, temporal_attention_scores),
+    }
+    found = {name: make(run, branch) for name, (need, make) in needs.items() if need <= set(run.statistics)}
+    for table, _ in tables:
+        try:
+            given = read_scores(table, run.geometry)
+        except InputError:
+            continue
+        if "self" in given.values:
+            found[Path(table).stem] = given
+    return {**found, "random": random_scores(run.geometry.blocks, run.geometry.heads, seed=0)}
+
+
+def measured_ranks(run: Run, places: Places, cell: tuple[int, int]) -> list[Rank]:
+    """What scorers that run the model found for one head, from the answer to "which scores predict the effect"."""
+    table = _effects(places, str(run.folder), stamp(run.folder))
+    return [] if table is None else ranks_in(table, *cell)
+
+
+@st.cache_data(ttl=LOOK_SECONDS * 5, max_entries=8, show_spinner=False)
+def _effects(places: Places, folder: str, when: tuple[int, ...]) -> pd.DataFrame | None:
+    run = open_run(Path(folder))
+    found = find_answers(places, run.manifest.model, run.hash, places.answers())["scores"]
+    table = None if found.answer is None else found.answer.tables.get("heads")
+    return None if table is None else table[table["kind"] == "self"]
+
+
+def ranks_in(table: pd.DataFrame, block: int, head: int) -> list[Rank]:
+    """Ranks of one head in a table with a row per head: `effect` with `low`, `high` and `n`, and a column per scorer."""
+    size = (int(table["block"].max()) + 1, int(table["head"].max()) + 1)
+    own = table[(table["block"] == block) & (table["head"] == head)]
+    found = []
+    for name in ["effect", *(each for each in table.columns if each not in ABOUT_EFFECTS)]:
+        values = np.full(size, np.nan)
+        values[table["block"], table["head"]] = table[name]
+        places = rank_of(values, block, head) if block < size[0] and head < size[1] else None
+        if places is None:
+            continue
+        ends = (float(own["low"].iloc[0]), float(own["high"].iloc[0])) if name == "effect" else (np.nan, np.nan)
+        found.append(Rank(name, float(values[block, head]), *ends, int(own["n"].iloc[0]), *places))
+    return found
+
+
+def _tables(run: Run) -> tuple[tuple[str, int], ...]:
+    folder = run.folder / SCORES_FOLDER
+    if not folder.is_dir():
+        return ()
+    return tuple((str(path), path.stat().st_mtime_ns) for path in sorted(folder.iterdir()) if path.suffix in ENDINGS)
+
+
+def table_of_metrics(run: Run, selection: Selection, names: tuple[str, ...]) -> pd.DataFrame:
+    """These metrics of all heads in the selection's part of the run, those that it has."""
+    known = tuple(name for name in names if name in known_metrics(run))
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    settings = (selection.tau_s, selection.tau_t, selection.alpha)
+    return _table(str(run.folder), stamp(run.folder), known, part, settings)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _table(
+    folder: str,
+    when: tuple[int, ...],
+    names: tuple[str, ...],
+    part: tuple[int | None, str | None, list[int] | None],
+    settings: tuple[float, float, float],
+) -> pd.DataFrame:
+    sample, branch, steps = part
+    tau_s, tau_t, alpha = settings
+    run = open_run(Path(folder))
+    return metric_table(
+        run, list(names), sample=sample, branch=branch, steps=steps, tau_s=tau_s, tau_t=tau_t, alpha=alpha
+    )
+
+
+def difference(run: Run, other: Run, statistic: str, selection: Selection) -> RunDifference:
+    """B − A of a statistic of heads, A being the open run, in the selection's part."""
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _difference(
+        str(run.folder), stamp(run.folder), str(other.folder), stamp(other.folder), statistic, part
+    )  # fmt: skip
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _difference(
+    a: str,
+    when_a: tuple[int, ...],
+    b: str,
+    when_b: tuple[int, ...],
+    statistic: str,
+    part: tuple[int | None, str | None, list[int] | None],
+) -> RunDifference:
+    sample, branch, steps = part
+    return run_difference(
+        open_run(Path(a)), open_run(Path(b)), statistic, sample=sample, branch=branch, steps=steps
+    )  # fmt: skip
+
+
+def clips(run: Run, places: Places, selection: Selection) -> Clips | None:
+    """The videos of the run's model and of others for one prompt and seed, among the runs and evaluations in the places."""
+    sample = selection.sample
+    found = _clips(places, str(run.folder), stamp(run.folder), sample)
+    # A file may go after it was found.
+    return found if found is not None and all(path.is_file() for path in found.videos.values()) else None
+
+
+@st.cache_data(ttl=LOOK_SECONDS * 5, max_entries=16, show_spinner=False)
+def _clips(places: Places, folder: str, when: tuple[int, ...], sample: int | None) -> Clips | None:
+    sets: list[VideoSet] = []
+    for name in [*run_names(places), *places.evaluations()]:
+        try:
+            sets.append(open_videos(places.find(name)))
+        except InputError:
+            continue
+    return clips_of(open_run(Path(folder)), sets, sample)
+
+
+def protected_of(table: Mapping[str, Scores], protected: np.ndarray | None) -> dict[str, Scores]:
+    """The scorers with the protected scores (Eq. 5) that the mask ranks by after Eq. 3's own."""
+    if protected is None:
+        return dict(table)
+    first = {"pare": table["pare"]} if "pare" in table else {}
+    return {**first, "protected": Scores("protected", {"self": protected}), **table}

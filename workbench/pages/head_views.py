@@ -1,0 +1,155 @@
+"""All heads at once: which view of them, and the grid of roles in either order."""
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from analysis.aggregate import Cells
+from analysis.figures.heads import head_grid as figure_of_heads
+from analysis.figures.roles import ratio_histogram
+from analysis.figures.tables import head_table, histogram_table
+from analysis.head_metrics import METRICS, known_metrics
+from analysis.marks import HeadMarks
+from analysis.roles import classify
+from analysis.runs import Run
+from analysis.thresholds import suggest_thresholds
+from workbench import recipes
+from workbench.components.head_grid.cells import by_ratio
+from workbench.components.head_grid.component import head_grid
+from workbench.pages.chart import take_out
+from workbench.pages.grid_frame import grid_frame
+from workbench.pages.prune_settings import MASK_LINK
+from workbench.pages.shell import bind, choose
+from workbench.pages.text import command_line, short_path
+from workbench.state import Selection
+
+VIEW_WORDS = {"grid": "Grid", "scatter": "Scatter", "difference": "B − A"}
+ORDER_WORDS = {"number": "by number", "ratio": "by ratio"}
+
+
+def show_controls(run: Run, selection: Selection) -> None:
+    """Which view, and what it shows."""
+    view, first, second, third = st.columns([5, 4, 4, 4], gap="small", vertical_alignment="bottom")
+    with view:
+        st.segmented_control(
+            "Show heads as",
+            list(VIEW_WORDS),
+            format_func=VIEW_WORDS.__getitem__,
+            required=True,
+            label_visibility="collapsed",
+            **bind("view_input", selection.view, lambda now: {"view": now or "grid"}),
+        )
+    if selection.view == "grid":
+        with first:
+            st.selectbox(
+                "Order of heads",
+                list(ORDER_WORDS),
+                format_func=lambda name: f"Heads {ORDER_WORDS[name]}",
+                label_visibility="collapsed",
+                **bind("order_input", selection.order, lambda now: {"order": now}),
+            )
+    elif selection.view == "scatter":
+        known = known_metrics(run)
+        for place, name, words, options in (
+            (first, "x", "Across", known),
+            (second, "y", "Upwards", known),
+            (third, "color", "Colour", ["role", *known]),
+        ):
+            with place:
+                choose_metric(words, name, getattr(selection, name), options)
+
+
+def choose_metric(words: str, name: str, now: str, options: list[str]) -> None:
+    """A box that chooses a metric for a field of the selection."""
+    st.selectbox(
+        words,
+        options,
+        format_func=lambda one: METRICS[one].title if one in METRICS else one,
+        **bind(f"{name}_input", now if now in options else options[0], lambda chosen: {name: chosen}),
+    )
+
+
+def show_grid(
+    run: Run,
+    cells: Cells,
+    marks: HeadMarks | None,
+    selection: Selection,
+    cell: tuple[int, int] | None,
+    removed: np.ndarray | None,
+    *,
+    follow: bool,
+) -> None:
+    """The head grid with its histogram and thresholds; what it sends back becomes the selection.
+
+    `removed` heads [block, head] are crossed; with `follow` those that the mask's sliders count just now.
+    """
+    ratio = cells.by_head()
+    frame = grid_frame(ratio, marks)
+    if removed is not None:
+        frame["removed"] = removed.ravel()
+    head_grid(
+        frame,
+        tau_s=selection.tau_s,
+        tau_t=selection.tau_t,
+        num_frames=run.num_frames,
+        pinned=cell,
+        order=by_ratio(ratio) if selection.order == "ratio" else None,
+        link=MASK_LINK,
+        follow=("removed",) if follow else (),
+        key="head_grid",
+        on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
+    )
+    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    command = roles_command(run, selection)
+    with st.container(horizontal=True, vertical_alignment="center", key="grid_corners"):
+        show_suggestion(ratio, selection)
+
+        def table() -> pd.DataFrame:
+            return head_table(cells, **thresholds, marks=marks)
+
+        take_out(
+            lambda: figure_of_heads(table(), **thresholds),
+            key="head_grid",
+            alt="Role of every self-attention head by block.",
+            table=table,
+            python=recipes.head_grid(run, selection),
+            command=command,
+            name=f"{run.folder.name}-heads",
+        )
+        take_out(
+            lambda: ratio_histogram(ratio, **thresholds, uniform=run.uniform),
+            key="ratio_histogram",
+            alt="Histogram of the intra-slice ratios of all heads, with both thresholds.",
+            table=lambda: histogram_table(ratio, **thresholds),
+            python=recipes.ratio_histogram(run, selection),
+            command=command,
+            name=f"{run.folder.name}-ratios",
+        )
+
+
+def roles_command(run: Run, selection: Selection) -> str:
+    """The command line that tells the roles of all heads at these thresholds."""
+    return command_line(
+        "roles", short_path(run.folder), tau_s=selection.tau_s, tau_t=selection.tau_t, branch=selection.branch
+    )
+
+
+def show_suggestion(ratio: np.ndarray, selection: Selection) -> None:
+    """A button that moves the thresholds into the gaps of the histogram, where that changes a head's role."""
+    tau_s, tau_t = suggest_thresholds(ratio)
+    wanted = {name: value for name, value in (("tau_s", tau_s), ("tau_t", tau_t)) if value is not None}
+    changed = selection.changed(**wanted)
+    if not changed.tau_t < changed.tau_s:
+        return
+    before, after = (classify(ratio, each.tau_s, each.tau_t) for each in (selection, changed))
+    if (before == after).all():
+        return
+    names = [f"{symbol} {wanted[name]:g}" for name, symbol in (("tau_s", "τs"), ("tau_t", "τt")) if name in wanted]
+    st.button(
+        f"Set {' and '.join(names)}, where the histogram has gaps",
+        key="use_gaps",
+        type="tertiary",
+        icon=":material/align_horizontal_center:",
+        on_click=choose,
+        kwargs=wanted,
+    )
