@@ -1,14 +1,13 @@
 """Means and differences of students that were trained several times: intervals over prompts and training seeds."""
 
 import numpy as np
-from jaxtyping import Float
 
 from analysis.paired import DRAWS, Difference, Mean
 from pare.errors import InputError
 
 
-def mean_over_seeds(values: Float[np.ndarray, "seeds prompts"], *, seed: int = 0) -> Mean:
-    """Mean of a value per training seed and prompt, with a percentile bootstrap that redraws prompts and seeds apart.
+def mean_over_seeds(values: np.ndarray, *, seed: int = 0) -> Mean:
+    """Mean of values [seeds, prompts], with a percentile bootstrap that redraws prompts and seeds apart.
 
     A draw takes prompts with replacement, the same ones for every training, and trainings with replacement; both are
     random here, and neither is nested in the other (Owen, The pigeonhole bootstrap, 2007). With one training it is the
@@ -29,10 +28,8 @@ def mean_over_seeds(values: Float[np.ndarray, "seeds prompts"], *, seed: int = 0
     return Mean(int(there.sum()), prompts, float(values[there].mean()), low, high)
 
 
-def difference_over_seeds(
-    a: Float[np.ndarray, "seeds_a prompts"], b: Float[np.ndarray, "seeds_b prompts"], *, seed: int = 0
-) -> Difference:
-    """B − A over the same prompts, and over the trainings of one seed; its interval is that of `mean_over_seeds`.
+def difference_over_seeds(a: np.ndarray, b: np.ndarray, *, seed: int = 0) -> Difference:
+    """B − A of values [seeds, prompts] of the same prompts and training seeds, with the interval of `mean_over_seeds`.
 
     `a` may have one row for all of `b`, as a teacher has, which is not trained here. Cells that miss a value (NaN) on
     either side are left out of everything. Raises `InputError` for other shapes.
