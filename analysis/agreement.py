@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +59,8 @@ def agreement(codes: np.ndarray, classes: int) -> Agreement:
         for first, second in combinations(range(codes.shape[-2]), 2)
     ]
     return Agreement(
-        units=compared.sum(axis=-1),
-        changing=(compared & ((counts > 0).sum(axis=-1) > 1)).sum(axis=-1),
+        units=np.asarray(compared.sum(axis=-1)),
+        changing=np.asarray((compared & ((counts > 0).sum(axis=-1) > 1)).sum(axis=-1)),
         alpha=krippendorff(counts),
         kappa=_mean(np.stack(pairs)) if pairs else np.full(codes.shape[:-2], np.nan),
     )
@@ -79,7 +80,7 @@ def krippendorff(counts: np.ndarray) -> np.ndarray:
     observed = 1 - _over(same.sum(axis=(-1, -2)), labels)
     totals = counts.sum(axis=-2)
     expected = 1 - _over((totals * (totals - 1)).sum(axis=-1), labels * (labels - 1))
-    return 1 - _over(observed, expected)
+    return np.asarray(1 - _over(observed, expected))
 
 
 def _cohen(a: np.ndarray, b: np.ndarray, classes: int) -> np.ndarray:
@@ -90,10 +91,10 @@ def _cohen(a: np.ndarray, b: np.ndarray, classes: int) -> np.ndarray:
         _over((both & (a == code)).sum(axis=-1), n) * _over((both & (b == code)).sum(axis=-1), n)
         for code in range(classes)
     )
-    return 1 - _over(1 - observed, 1 - np.asarray(by_chance))
+    return np.asarray(1 - _over(1 - observed, 1 - np.asarray(by_chance)))
 
 
-def _over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _over(part: Any, whole: Any) -> np.ndarray:
     """part / whole, NaN where the whole is 0 (to rounding)."""
     part, whole = np.asarray(part, float), np.asarray(whole, float)
     return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=np.abs(whole) > 1e-12)

@@ -139,7 +139,7 @@ def scored(strength, samples=6, blocks=4, heads=10, seed=0):
 
 def test_a_score_that_follows_the_effect_predicts_it_and_its_reverse_does_not():
     given = scored(0.95)
-    found = scores.answer(given, timesteps=[500.0], draws=200)
+    found = scores.answer(given, timesteps=[500.0], draws=60)
     table = found.tables["correlations"].set_index(["kind", "scope", "scorer"])
     effect, follow = given["leave_one_out"].score(), given["pare"].score()
     inside = np.mean([spearmanr(a, b).statistic for a, b in zip(effect, follow, strict=True)])
@@ -151,8 +151,8 @@ def test_a_score_that_follows_the_effect_predicts_it_and_its_reverse_does_not():
     assert (row["found"], row["of"]) == (len(low[0] & low[1]), k) and row["p"] < 0.05
     heads = found.tables["heads"]
     assert len(heads) == 80 and heads["effect"].iloc[:40].to_numpy() == pytest.approx(effect.ravel())
-    assert scores.answer(scored(-0.9), timesteps=[500.0], draws=200).verdict == "no"
-    assert scores.answer(scored(0.4, blocks=2), timesteps=[500.0], draws=200).verdict == "undecided"
+    assert scores.answer(scored(-0.9), timesteps=[500.0], draws=60).verdict == "no"
+    assert scores.answer(scored(0.4, blocks=2), timesteps=[500.0], draws=60).verdict == "undecided"
 
 
 def test_figures_show_the_tables():
