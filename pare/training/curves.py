@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-LOG = "log.jsonl"
+from pare.training.log import LOG
 
 
 class Curves:
@@ -28,7 +28,12 @@ class Curves:
         self._stack, self._board, self._log = ExitStack(), None, None
         self._started = time.perf_counter()
         if self.folder is not None:
-            self._log = self._stack.enter_context((self.folder / LOG).open("a"))
+            path = self.folder / LOG
+            torn = path.is_file() and not path.read_bytes().endswith(b"\n")
+            self._log = self._stack.enter_context(path.open("a"))
+            if torn:
+                # A kill left half a line; what follows must not become a part of it.
+                self._log.write("\n")
             if self.tensorboard:
                 # Seconds of import.
                 from torch.utils.tensorboard import SummaryWriter

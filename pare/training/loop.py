@@ -6,7 +6,7 @@ numbers, and a run that was killed and resumed ends with the weights of one that
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from pare.errors import Cancelled, InputError
 from pare.progress import Progress, silent
 from pare.training.curves import Curves
+from pare.training.log import LOG, read_log
 from pare.training.optimisers import optimisers
 from pare.training.parallel import Parallel
 from pare.training.state import load_state, save_state
@@ -102,7 +103,7 @@ def train(
         by_muon: names of the weight matrices that Muon trains (see `optimisers`); AdamW trains all others.
         validate: called with the averaged model every `validate_every` steps and at the end; its dict is logged.
         parallel: the processes that train together; `model` is what its `place` returned.
-    Cancelled from `progress` saves the state first.
+    Cancelled from `progress`, or within a validation, saves the state first; a validation that was cut off is made up for.
     Raises:
         Diverged: the loss or gradient norm is not finite, or the loss rose beyond `divergence`; the state on disk is the last
             good one.
@@ -120,10 +121,27 @@ def train(
     def save(done: int) -> None:
         _save(folder / "state", named, average, training, settings, done, watch, group_of)
 
+    def check(done: int) -> None:
+        due = validate_every and (done % validate_every == 0 or done == settings.steps)
+        if validate is None or not due or not done:
+            return
+        weights = averaged(whole, average)
+        try:
+            with weights:
+                record = validate(whole, done)
+        except Cancelled:
+            # It may have come while the trained weights were put back.
+            weights.put_back()
+            raise
+        curves.write({"step": done, "validation": record})
+
     with Curves(folder, first, tensorboard=tensorboard) if group_of.leads else Curves.none() as curves:
+        if group_of.count == 1 and not _validated(folder, first):
+            check(first)
         for step in range(first, settings.steps):
+            factor = rate_factor(step, settings)
             for group in (group for optimiser in training for group in optimiser.param_groups):
-                group["lr"] = settings.learning_rate * group["rate"] * rate_factor(step, settings)
+                group["lr"] = settings.learning_rate * group["rate"] * factor
             sums: dict[str, torch.Tensor] = {}
             for turn in range(settings.accumulation):
                 number = step * batches + turn * group_of.count + group_of.rank
@@ -147,15 +165,14 @@ def train(
                 torch._foreach_lerp_(targets, [_local(named[name].detach()) for name in average], 1 - decay)
             done = step + 1
             if done % settings.log_every == 0 or done == settings.steps:
-                curves.write({"step": done, **means, "gradient_norm": norm.item()})
-            if validate is not None and validate_every and (done % validate_every == 0 or done == settings.steps):
-                with averaged(whole, average):
-                    record = validate(whole, done)
-                    curves.write({"step": done, "validation": record})
-            saved = done % settings.checkpoint_every == 0 or done == settings.steps
-            if saved:
-                save(done)
+                rate = settings.learning_rate * factor
+                curves.write({"step": done, **means, "gradient_norm": norm.item(), "learning_rate": rate})
+            saved = False
             try:
+                check(done)
+                if done % settings.checkpoint_every == 0 or done == settings.steps:
+                    save(done)
+                    saved = True
                 progress(done, settings.steps, f"loss {means['loss']:.4f}")
             except Cancelled:
                 # Other processes do not know of it; alone, nothing is lost.
@@ -173,6 +190,7 @@ class averaged:
 
     def __init__(self, model: nn.Module, average: dict[str, torch.Tensor]):
         self.model, self.average = model, average
+        self.kept: dict[str, torch.Tensor] = {}
 
     def __enter__(self) -> nn.Module:
         named = dict(self.model.named_parameters())
@@ -186,21 +204,22 @@ class averaged:
         for module in self.model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+        self.put_back()
+
+    def put_back(self) -> None:
+        """The trained weights again; once more changes nothing."""
         self._copy(self.kept)
 
     @torch.no_grad()
     def _copy(self, tensors: dict[str, torch.Tensor]) -> None:
-        for name, parameter in self.named.items():
-            _local(parameter).copy_(_local(tensors[name]))
+        for name, tensor in tensors.items():
+            _local(self.named[name]).copy_(_local(tensor))
 
 
-def read_log(folder: Path) -> Iterator[dict[str, Any]]:
-    """The records of `log.jsonl`, the last one of each kind and step (a resumed run repeats some)."""
-    records: dict[tuple[int, bool], dict[str, Any]] = {}
-    for line in (folder / "log.jsonl").read_text().splitlines():
-        record = json.loads(line)
-        records[record["step"], "validation" in record] = record
-    yield from (records[key] for key in sorted(records))
+def _validated(folder: Path, done: int) -> bool:
+    """Whether the log has the validation of this step."""
+    there = (folder / LOG).is_file()
+    return there and any(each["step"] == done and "validation" in each for each in read_log(folder))
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pare.errors import InputError
-from pare.training.loop import Diverged, LoopSettings, rate_factor, read_log, train
+from pare.errors import Cancelled, InputError
+from pare.training.loop import Diverged, LoopSettings, averaged, rate_factor, read_log, train
 from pare.training.state import load_state
 
 
@@ -128,3 +128,54 @@ def test_a_part_that_gets_gradients_only_later_resumes_exactly_too(tmp_path):
     resumed = train(model(), late, settings(), tmp_path / "killed")
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_training_cancelled_within_a_validation_goes_on_with_the_same_weights_and_makes_up_for_it(tmp_path):
+    seen = []
+
+    def weigh(net, step):
+        return {"n": 1, "weight": net[0].weight[0, 0].item()}
+
+    def validate(net, step):
+        seen.append(step)
+        if step == 8 and seen.count(8) == 1:
+            raise Cancelled
+        return weigh(net, step)
+
+    whole = train(model(), loss, settings(steps=12), tmp_path / "whole", validate=weigh, validate_every=4)
+    own = settings(steps=12, checkpoint_every=100)
+    with pytest.raises(Cancelled):
+        train(model(), loss, own, tmp_path / "cut", validate=validate, validate_every=4)
+    # No state was due, and nothing is lost.
+    assert load_state(tmp_path / "cut" / "state")[1]["step"] == 8
+    resumed = train(model(), loss, own, tmp_path / "cut", validate=validate, validate_every=4)
+    assert seen == [4, 8, 8, 12]
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    found = [[each for each in read_log(tmp_path / name) if "validation" in each] for name in ("whole", "cut")]
+    assert found[0] == found[1] and len(found[0]) == 3
+
+
+def test_an_interruption_while_weights_are_put_back_loses_none_of_them():
+    net = model()
+    before = {name: each.detach().clone() for name, each in net.named_parameters()}
+    weights = averaged(net, {name: torch.zeros_like(each) for name, each in before.items()})
+    with weights:
+        assert not any(each.any() for each in net.parameters())
+    with torch.no_grad():
+        # As if one had not been put back.
+        net[2].weight.zero_()
+    weights.put_back()
+    assert all(torch.equal(each, before[name]) for name, each in net.named_parameters())
+
+
+def test_a_torn_line_of_the_log_is_left_behind(tmp_path):
+    with pytest.raises(Killed):
+        train(model(), loss, settings(log_every=1), tmp_path, progress=killed_at(10))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 10, "lo')
+    train(model(), loss, settings(log_every=1), tmp_path)
+    records = list(read_log(tmp_path))
+    assert [record["step"] for record in records] == list(range(1, 21))
+    rates = [record["learning_rate"] for record in records]
+    assert rates == [1e-2 * rate_factor(step, settings()) for step in range(20)]
