@@ -12,7 +12,7 @@ from pare import student as students
 from pare.errors import InputError
 from pare.geometry import Geometry, read_json
 from pare.width.budget import Ratios
-from workbench.distill_settings import DistillSettings
+from workbench.distill_settings import DIVERGENCE, PAPER_RATES, PAPER_STEPS, DistillSettings
 
 TRAINING, RECORD = "training", "training.json"
 
@@ -67,6 +67,24 @@ def read_data(
             fix="encode them with this model",
         )
     return about
+
+
+def samples_of(about: Mapping[str, Any] | None) -> int | None:
+    """How many samples a folder of them says it has; None where there is none yet."""
+    return None if about is None else len(about.get("captions", ()))
+
+
+def settle(stage: str, model: str, given: DistillSettings, about: Mapping[str, Any] | None) -> DistillSettings:
+    """All settings of a training: as given, else the samples' own size, the model's defaults, and the stage's."""
+    clip = {name: about["clip"][name] for name in ("height", "width", "frames", "fps")} if about else {}
+    filled = DistillSettings.of(**(given.model_dump(exclude_unset=True) | clip)).filled(model, videos=True)
+    return filled.model_copy(
+        update={
+            "train_steps": filled.train_steps or PAPER_STEPS[stage],
+            "learning_rate": filled.learning_rate or PAPER_RATES[stage],
+            "divergence": DIVERGENCE[stage] if filled.divergence is None else filled.divergence,
+        }
+    )
 
 
 def student_folder(student: str | Path | None, stage: str, dry_run: bool) -> Path | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pare import cost
 from pare.geometry import Clip, Geometry, latent_frames
-from pare.training.plan import Setup, step_flops, training_memory, trajectory_flops
+from pare.training.plan import FLOAT32, Setup, step_flops, training_memory, trajectory_flops
 from workbench.distill_settings import DistillSettings
 from workbench.plan import BYTES, gibi, tera
 
@@ -22,15 +22,36 @@ def setup_of(stage: Any, run: DistillSettings, processes: int, sharded: bool) ->
         accumulation=run.accumulation,
         average=run.ema > 0,
         feature_blocks=0 if run.feature_weight == 0 or stage == "steps" else run.feature_blocks,
-        teacher=stage == "steps" or not run.velocities or run.held_out > 0,
+        teacher=stage == "steps" or not run.velocities or run.held_out > 0 or run.roles > 0,
         guided=stage == "steps" and (run.guidance or 1) > 1,
     )
 
 
+def training_disk(
+    stage: Any, geometry: Geometry, run: DistillSettings, kept: dict[str, Any], samples: int | None
+) -> dict[str, int]:
+    """Bytes that a training writes at most: `student` in float32, `state` (weights, average, AdamW's moments) twice, while one
+    replaces the other, and what is stored of the teacher: `trajectories` or `velocities` (of so many samples)."""
+    own = cost.parameters(geometry, **kept).total * FLOAT32
+    disk = {"student": own, "state": 2 * own * (4 if run.ema else 3)}
+    clip = 2 * geometry.out_channels * latent_values(geometry, run.clip)
+    if stage == "steps" and run.trajectories:
+        disk["trajectories"] = run.trajectories * (run.few_steps + 1) * clip
+    elif stage != "steps" and run.velocities:
+        disk["velocities"] = run.velocities * (samples or 0) * clip
+    return disk
+
+
 def plan_stage(
-    stage: Any, model: str, geometry: Geometry, run: DistillSettings, kept: dict[str, Any], processes: int | None
+    stage: Any,
+    model: str,
+    geometry: Geometry,
+    run: DistillSettings,
+    kept: dict[str, Any],
+    processes: int | None,
+    samples: int | None = None,
 ) -> dict[str, Any]:
-    """The plan of a stage; `processes` devices hold the models in shards."""
+    """The plan of a stage; `processes` devices hold the models in shards, `samples` are those of the data."""
     dtype = run.dtype if run.dtype != "auto" else "bfloat16" if run.device.startswith("cuda") else "float32"
     run = run.model_copy(update={"dtype": dtype})
     setup = setup_of(stage, run, processes or 1, processes is not None and processes > 1)
@@ -41,6 +62,7 @@ def plan_stage(
         flops += (
             trajectory_flops(geometry, run.clip, run.steps, guided=setup.guided) * run.trajectories / setup.processes
         )
+    disk = training_disk(stage, geometry, run, kept, samples)
     return {
         "dry_run": True,
         "stage": stage,
@@ -52,6 +74,7 @@ def plan_stage(
         "teacher_parameters": cost.parameters(geometry).total,
         "student_parameters": cost.parameters(geometry, **kept).total,
         "memory": dataclasses.asdict(need) | {"total": need.total},
+        "disk": disk | {"total": sum(disk.values())},
         "flops_per_step": step_flops(geometry, run.clip, kept, setup),
         "flops_per_device": flops,
         "train_steps": run.train_steps,
@@ -65,7 +88,7 @@ def render_plan(result: dict[str, Any]) -> str:
     """A plan for people."""
     if result["stage"] == "data":
         return f"plan for {result['model']}: {result['samples']} samples, {gibi(result['bytes'])} (nothing was run)"
-    memory, clip = result["memory"], result["clip"]
+    memory, disk, clip = result["memory"], result["disk"], result["clip"]
     parts = ", ".join(f"{name} {gibi(size)}" for name, size in memory.items() if name != "total")
     where = f"{result['processes']} devices, models in shards" if result["sharded"] else "one device"
     return "\n".join(
@@ -74,6 +97,8 @@ def render_plan(result: dict[str, Any]) -> str:
             f"clip        {clip['height']} x {clip['width']} pixels, {clip['frames']} video frames",
             f"parameters  {result['student_parameters']:,} of {result['teacher_parameters']:,}",
             f"memory      {gibi(memory['total'])} a device: {parts}",
+            f"disk        {gibi(disk['total'])} at most: "
+            + ", ".join(f"{name} {gibi(size)}" for name, size in disk.items() if name != "total"),
             f"work        {result['train_steps']} steps of {result['samples_per_step']} samples, "
             f"{tera(result['flops_per_step'])} a step and device",
             f"time        {result['hours_at_400_tflops']:,.1f} h at 400 TFLOP/s a device",
@@ -83,7 +108,17 @@ def render_plan(result: dict[str, Any]) -> str:
 
 def sample_bytes(geometry: Geometry, clip: Clip) -> int:
     """Bytes of one encoded sample at most: half-precision latents and condition, whole texts and images in float32."""
-    cells = clip.height // geometry.vae_spatial * (clip.width // geometry.vae_spatial)
-    latents = 2 * geometry.in_channels * latent_frames(geometry, clip.frames) * cells
+    latents = 2 * geometry.in_channels * latent_values(geometry, clip)
     image = 4 * geometry.image_tokens * (geometry.image_dim or 0)
     return latents + 4 * geometry.text_tokens * geometry.text_dim + image
+
+
+def latent_values(geometry: Geometry, clip: Clip) -> int:
+    """Values of one channel of a clip's latents: frames, rows and columns.
+
+    >>> from pare.geometry import PRESETS
+    >>> latent_values(PRESETS["wan2.1-t2v-14b"].geometry, Clip(480, 832, 81))
+    131040
+    """
+    cells = clip.height // geometry.vae_spatial * (clip.width // geometry.vae_spatial)
+    return latent_frames(geometry, clip.frames) * cells

@@ -53,6 +53,7 @@ class DistillSettings(RunSettings):
     validate_every: int = Field(0, ge=0, description="Training steps between validations; 0: none.")
     held_out: int = Field(0, ge=0, description="Last samples of the data that are validated on, not trained on.")
     clips: int = Field(0, ge=0, description="Videos of held-out captions that a validation makes (text-to-video).")
+    roles: int = Field(0, ge=0, description="Held-out samples on which a validation measures the heads' roles.")
     divergence: float | None = Field(
         None,
         ge=0,

@@ -1,6 +1,7 @@
 """A stage of the training put together: models, data, loss, loop; used by `pare distill`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from pare.training.parallel import Parallel
 from pare.training.plan import Stage
 from pare.training.probe import probe_step
 from pare.training.stages import Distillation, StageSettings, frozen, make_router
-from pare.training.validation import held_out_errors
+from pare.training.validation import Report, held_out_errors
 from pare.training.velocities import Velocities, write_velocities
 from pare.transformer import PareWanTransformer3DModel
+from workbench.distill_roles import validation_roles
 from workbench.distill_settings import DistillSettings
 from workbench.plan import duration, gibi
 
@@ -151,9 +153,13 @@ def train_stage(
     device: torch.device,
     about: Mapping[str, Any],
     validate: Sequence[Callable[[Any, int], dict[str, Any]]] = (),
+    probe_only: bool = False,
     progress: Progress,
-) -> tuple[Any, float]:
-    """Train the student of a stage in place; the student with its averaged weights, and the seconds of the probed batch."""
+) -> tuple[Any, float, int | None]:
+    """Train the student of a stage in place; the student with its averaged weights, seconds and (CUDA) peak bytes of a batch.
+
+    With `probe_only` that one batch is all that runs, and nothing is written; stage III is then probed in its second half.
+    """
     compute = models.check_dtype(run.dtype, device)
     image_to_video = student.config.image_dim is not None
     settings = stage_settings(stage, run, image_to_video, parallel.count)
@@ -164,6 +170,8 @@ def train_stage(
     if run.checkpointing:
         student.enable_gradient_checkpointing()
     trajectories = None
+    if isinstance(settings, FewStepSettings) and probe_only:
+        settings = replace(settings, regression_batches=0)
     if isinstance(settings, FewStepSettings) and settings.regression_batches:
         # The whole teacher on every device, before it lies in shards: each process samples its own share.
         write_trajectories(
@@ -175,7 +183,7 @@ def train_stage(
         if parallel.sharded:
             teacher.to("cpu")
     velocities = None
-    if stage != "steps" and run.velocities:
+    if stage != "steps" and run.velocities and not probe_only:
         write_velocities(
             folder / "velocities", teacher.to(device), data, run.velocities, about, shift=settings.shift,
             seed=run.seed, device=device, compute=compute, process=process, progress=progress,
@@ -185,7 +193,7 @@ def train_stage(
         teacher.to("cpu")
     teacher = (
         teacher
-        if velocities is not None and not data.held_out
+        if velocities is not None and not data.held_out and not run.roles
         else parallel.place(teacher, compute=compute, trains=False, device=device)
     )
     model = parallel.place(student, compute=compute, trains=True, device=device)
@@ -202,10 +210,10 @@ def train_stage(
     progress(
         0, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(total)}"
     )
+    if probe_only:
+        return whole, seconds, peak
     rate = run.router_rate / run.learning_rate
-    checks = list(validate)
-    if data.held_out:
-        checks.insert(0, held_out_errors(teacher, data, device=device, compute=compute))
+    checks = [*_measurements(teacher, data, run, folder, device, compute, parallel, progress), *validate]
     train(
         model,
         loss,
@@ -218,7 +226,32 @@ def train_stage(
         tensorboard=True,
         progress=progress,
     )
-    return whole, seconds
+    return whole, seconds, peak
+
+
+def _measurements(
+    teacher: Any,
+    data: LatentData,
+    run: DistillSettings,
+    folder: Path,
+    device: torch.device,
+    compute: torch.dtype,
+    parallel: Parallel,
+    progress: Progress,
+) -> list[Callable[[Any, int], dict[str, Any]]]:
+    """What a validation measures of the student beside the teacher: held-out errors, and the roles of its heads."""
+    how: dict[str, Any] = {"device": device, "compute": compute, "report": reporting(progress, run)}
+    checks = [held_out_errors(teacher, data, **how)] if data.held_out else []
+    if run.roles and run.validate_every:
+        samples = range(len(data) - min(run.roles, len(data)), len(data))
+        checks.append(validation_roles(teacher, data, folder, samples, writes=parallel.leads, **how))
+    return checks
+
+
+def reporting(progress: Progress, run: DistillSettings) -> Report:
+    """How a validation says where it is, and hears that it was cancelled."""
+    total = run.train_steps or 0
+    return lambda step, message: progress(step, total, message)
 
 
 def _together(checks: list[Callable[[Any, int], dict[str, Any]]]) -> Callable[[Any, int], dict[str, Any]]:

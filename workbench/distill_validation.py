@@ -1,4 +1,4 @@
-"""Clips of a student while it trains, from held-out captions with fixed seeds, and the oracle's reading of moving digits."""
+"""Clips of a student while it trains, from held-out captions with fixed seeds, its teacher's beside them, and the oracle."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +11,11 @@ import torch
 from pare.errors import InputError
 from pare.models import set_flow_shift
 from pare.training.parallel import computing
+from pare.training.validation import Report, nobody
 from pare.versions import versions
 from pare.video import write_video
 
-CLIPS = "clips"
+CLIPS, TEACHER = "clips", "teacher"
 
 
 def validation_clips(
@@ -23,38 +24,57 @@ def validation_clips(
     captions: Sequence[str],
     settings: Mapping[str, Any],
     *,
+    teacher_settings: Mapping[str, Any],
     compute: torch.dtype,
     writes: bool = True,
+    report: Report = nobody,
 ) -> Callable[[Any, int], dict[str, Any]]:
     """A validation that writes `folder/clips/000100-0.mp4` … of the student at that step, caption i with seed i.
 
-    Where captions and size are those of the moving digits, it gives the share of clips in which the oracle reads what the caption
-    asked for (`oracle digit`, `oracle colour`, …; n beside them). `pipe` is the teacher's pipeline; it has its own transformer
-    again afterwards.
+    The first one also writes `clips/teacher-0.mp4` …, of the same captions and seeds, as the teacher is sampled
+    (`teacher_settings`). Where captions and size are those of the moving digits, it gives the share of clips in which the oracle
+    reads what the caption asked for (`oracle digit`, `oracle colour`, …; n beside them). `pipe` is the teacher's pipeline; it has
+    its own transformer again afterwards.
     """
+
+    def generate(number: int, how: Mapping[str, Any], step: int, whose: str) -> np.ndarray:
+        def stepped(_: Any, index: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+            done = f"step {index + 1} of {how['steps']}"
+            report(step, f"validation: {whose} clip {number + 1} of {len(captions)}, {done}")
+            return given
+
+        with computing(pipe._execution_device, compute):
+            video = pipe(
+                prompt=captions[number],
+                negative_prompt=how.get("negative_prompt"),
+                height=how["height"],
+                width=how["width"],
+                num_frames=how["frames"],
+                num_inference_steps=how["steps"],
+                guidance_scale=how["guidance"],
+                generator=torch.Generator("cpu").manual_seed(number),
+                callback_on_step_end=stepped,
+                output_type="np",
+            ).frames[0]
+        return np.round(np.clip(video, 0, 1) * 255).astype(np.uint8)
+
+    def write(frames: np.ndarray, name: str, number: int, about: Mapping[str, Any]) -> None:
+        if writes:
+            known = {"prompt": captions[number], "seed": number, "versions": versions()}
+            write_video(frames, folder / CLIPS / f"{name}-{number}.mp4", settings["fps"], {**about, **known})
 
     def validate(student: Any, step: int) -> dict[str, Any]:
         scores: dict[str, list[float]] = {}
         with _sampling(pipe, student, settings):
             for number, caption in enumerate(captions):
-                with computing(pipe._execution_device, compute):
-                    video = pipe(
-                        prompt=caption,
-                        negative_prompt=settings.get("negative_prompt"),
-                        height=settings["height"],
-                        width=settings["width"],
-                        num_frames=settings["frames"],
-                        num_inference_steps=settings["steps"],
-                        guidance_scale=settings["guidance"],
-                        generator=torch.Generator("cpu").manual_seed(number),
-                        output_type="np",
-                    ).frames[0]
-                frames = np.round(np.clip(video, 0, 1) * 255).astype(np.uint8)
-                if writes:
-                    about = {"step": step, "prompt": caption, "seed": number, "versions": versions()}
-                    write_video(frames, folder / CLIPS / f"{step:06d}-{number}.mp4", settings["fps"], about)
+                frames = generate(number, settings, step, "student's")
+                write(frames, f"{step:06d}", number, {"step": step})
                 for name, value in oracle_scores(frames, caption).items():
                     scores.setdefault(name, []).append(float(value))
+        with _sampling(pipe, pipe.transformer, teacher_settings):
+            for number in range(len(captions)):
+                if writes and not (folder / CLIPS / f"{TEACHER}-{number}.mp4").is_file():
+                    write(generate(number, teacher_settings, step, "teacher's"), TEACHER, number, {"model": TEACHER})
         shares = {f"oracle {name}": sum(values) / len(values) for name, values in scores.items()}
         return {"clips": len(captions)} | shares
 

@@ -275,9 +275,17 @@ def test_validations_make_clips_and_call_back(tiny_folder, pruned, data, tmp_pat
         found = [each["validation"] for each in read_log(tmp_path / name / "training") if "validation" in each][-1]
         assert found["clips"] == 2 and found["own"] == 2 and found["n"] == 2
         clips = sorted((tmp_path / name / "training" / "clips").iterdir())
-        assert [clip.name for clip in clips] == ["000002-0.mp4", "000002-1.mp4"]
+        assert [clip.name for clip in clips] == ["000002-0.mp4", "000002-1.mp4", "teacher-0.mp4", "teacher-1.mp4"]
     frames, fps, about = read_video(clips[0])
     assert frames.shape == (9, 32, 32, 3) and fps == 8 and about["prompt"] == "a red 1"
+    # The teacher's clip is what generating with the same prompt and seed gives, at its own steps and guidance.
+    pipe = load_pipeline(str(tiny_folder), device="cpu")
+    whole = {"height": 32, "width": 32, "num_frames": 9, "num_inference_steps": 2, "guidance_scale": 2.0}
+    wanted = pipe("a red 1", generator=torch.Generator("cpu").manual_seed(0), output_type="np", **whole).frames[0]
+    teacher, _, about = read_video(clips[2])
+    assert (about["prompt"], about["seed"]) == ("a red 1", 0)
+    write_video(np.round(255 * np.clip(wanted, 0, 1)).astype(np.uint8), tmp_path / "wanted.mp4", 8, {})
+    assert np.array_equal(teacher, read_video(tmp_path / "wanted.mp4")[0]) and not np.array_equal(teacher, frames)
     assert seen == [("PareWanTransformer3DModel", 2)] * 2
 
 
@@ -310,3 +318,62 @@ def test_cancelling_leaves_a_training_to_resume(tiny_folder, pruned, data, tmp_p
     result = distill("width", str(tiny_folder), student=pruned, data=data, out=tmp_path / "o", resume=True, **QUICK)
     assert result["last"]["step"] == 2 and (tmp_path / "o" / "model_index.json").is_file()
     assert pare.transformer.PareWanTransformer3DModel.from_pretrained(tmp_path / "o", subfolder="transformer")
+
+
+def test_validations_measure_roles_of_student_and_teacher_as_a_capture_does(tiny_folder, pruned, data, tmp_path):
+    from analysis.capture import CaptureSpec, capture
+    from workbench.training_record import Training
+
+    def stop(done, total, message=""):
+        if "roles of the student, sample 2" in message and done == 2:
+            raise Cancelled
+
+    out = tmp_path / "out"
+    given = QUICK | {"validate_every": 1, "roles": 2, "ema": 0.0}
+    with pytest.raises(Cancelled):
+        distill("joint", str(tiny_folder), student=pruned, data=data, out=out, progress=stop, **given)
+    distill("joint", str(tiny_folder), student=pruned, data=data, out=out, resume=True, **given)
+    training = Training.open(out / "training")
+    assert training.role_steps == [1, 2] and training.validations["roles"].tolist() == [2, 2]
+    student = PareWanTransformer3DModel.from_pretrained(out, subfolder="transformer").eval()
+    teacher = load_pipeline(str(tiny_folder), device="cpu").transformer
+    samples = LatentData(data)
+    student.disable_routing()
+    for model, measured in ((teacher, training.ratios(None)), (student, training.ratios(2))):
+        assert measured.ratio.shape == (2, 3, BLOCKS, HEADS) and measured.sigmas == (0.2, 0.5, 0.8)
+        batch, noise = samples.batch([2]), torch.Generator().manual_seed(1)
+        states = 0.5 * batch.clean + 0.5 * torch.randn(batch.clean.shape, generator=noise)
+        with torch.no_grad(), capture(model, CaptureSpec(("self/ratio",), moments=False)) as recorder:
+            model(**batch.inputs(states, torch.tensor([0.5])))
+        (found,) = recorder.take()
+        assert np.allclose(found.arrays["self/ratio"][0], measured.ratio[1, 1, 0], atol=1e-5, equal_nan=True)
+    assert np.isnan(training.ratios(2).ratio[..., 1]).all() and not np.isnan(training.ratios(None).ratio).any()
+    assert training.ratios(2).ran.sum(axis=2).tolist() == [[2] * 3] * 2 and training.ratios(None).ran is None
+
+
+def test_a_probe_times_a_step_and_leaves_nothing(tiny_folder, pruned, data, tmp_path, capsys):
+    for stage in ("width", "steps"):
+        line = ["distill", stage, tiny_folder, "--student", pruned, "--data", data, "--out", tmp_path / "o", "--probe"]
+        found = say(capsys, *line, *words(**QUICK))
+        plan = say(capsys, *line[:-1], "--dry-run", *words(**QUICK))
+        assert found["probe"] and found["step_seconds"] > 0 and found["train_steps"] == 2
+        assert found["flops_per_step"] == plan["flops_per_step"]
+        assert plan["disk"]["total"] == sum(size for name, size in plan["disk"].items() if name != "total")
+    assert not (tmp_path / "o").exists()
+    assert main([*map(str, line), *words(**QUICK)]) == 0
+    assert "nothing was trained" in capsys.readouterr().out
+
+
+def test_the_disk_of_a_plan_holds_what_a_training_writes(tiny_folder, pruned, data, tmp_path):
+    given = QUICK | {"trajectories": 3, "few_steps": 2, "steps": 4, "regression_steps": 1}
+    plan = distill("steps", str(tiny_folder), student=pruned, data=data, out="x", dry_run=True, **given)
+    distill("steps", str(tiny_folder), student=pruned, data=data, out=tmp_path / "out", **given)
+
+    def size(folder):
+        return sum(path.stat().st_size for path in (tmp_path / "out" / folder).rglob("*.safetensors"))
+
+    header = 20_000
+    assert 0 < size("transformer") <= plan["disk"]["student"] + header
+    # Twice, while one state replaces the other.
+    assert plan["disk"]["state"] / 2 == pytest.approx(size("training/state"), abs=4 * header)
+    assert plan["disk"]["trajectories"] == pytest.approx(size("training/trajectories"), abs=header / 4)

@@ -14,7 +14,7 @@ from pare.files import write_bytes
 from pare.geometry import Geometry, read_json
 from pare.processes import this_process
 from pare.progress import Progress, silent
-from pare.training.plan import STAGES, check_fits, check_without_teacher, training_memory
+from pare.training.plan import STAGES, check_fits, check_without_teacher, step_flops, training_memory
 from pare.versions import versions
 from workbench.captions import read_captions
 from workbench.distill_inputs import (
@@ -25,17 +25,19 @@ from workbench.distill_inputs import (
     hash_of,
     name_of,
     read_data,
+    samples_of,
+    settle,
     student_counts,
     student_folder,
 )
 from workbench.distill_plan import plan_stage, render_plan, sample_bytes, setup_of
-from workbench.distill_settings import DIVERGENCE, PAPER_RATES, PAPER_STEPS, DistillSettings
+from workbench.distill_settings import DistillSettings
 from workbench.plan import duration, gibi
 
 SCHEMA = "pare-training/1"
 DEMO_SAMPLES = 2048
 # What may differ between a training and its continuation.
-FREE = ("checkpoint_every", "log_every", "validate_every", "clips", "divergence", "device", "dry_run")
+FREE = ("checkpoint_every", "log_every", "validate_every", "clips", "roles", "divergence", "device", "dry_run")
 
 
 def distill(
@@ -51,6 +53,7 @@ def distill(
     ratio: float = 0.3,
     processes: int | None = None,
     resume: bool = False,
+    probe: bool = False,
     device: str = "auto",
     validate: Callable[[Any, int], dict[str, Any]] | None = None,
     progress: Progress = silent,
@@ -65,7 +68,8 @@ def distill(
     of an uninterrupted training. `run` gives `joint` the importance of blocks that its router begins with. `settings` are
     the fields of `DistillSettings`. Before it starts, memory and time are told, and what cannot fit is refused. With
     `dry_run` only that is returned; no weights are needed, so that presets do, with the student that `ratio` would leave,
-    for `processes` devices in shards. `validate` (student, step) -> numbers is called beside what `held_out` and `clips` ask
+    for `processes` devices in shards. With `probe` one batch runs, forward and backward, to tell what a step takes here, and
+    nothing is trained or written. `validate` (student, step) -> numbers is called beside what `held_out` and `clips` ask
     for, every `validate_every` steps. Launched by accelerate, processes train together. Raises `InputError` for anything
     that could not work, before the models are loaded.
     """
@@ -83,33 +87,28 @@ def distill(
     if processes is not None and not given.dry_run:
         raise InputError("--processes", got=processes, expected="a --dry-run", fix="accelerate launch decides it")
     about = read_data(data, known, geometry, given)
-    clip_settings = {name: about["clip"][name] for name in ("height", "width", "frames", "fps")} if about else {}
-    asked = given.model_dump(exclude_unset=True)
-    filled = DistillSettings.of(**(asked | clip_settings)).filled(model, videos=True)
-    chosen = filled.model_copy(
-        update={
-            "train_steps": filled.train_steps or PAPER_STEPS[stage],
-            "learning_rate": filled.learning_rate or PAPER_RATES[stage],
-            "divergence": DIVERGENCE[stage] if filled.divergence is None else filled.divergence,
-        }
-    )
+    chosen = settle(stage, model, given, about)
     folder = student_folder(student, stage, chosen.dry_run)
     kept = student_counts(folder, geometry, stage, ratio, student)
     if chosen.dry_run:
-        return plan_stage(stage, model, geometry, chosen, kept, processes)
+        return plan_stage(stage, model, geometry, chosen, kept, processes, samples_of(about))
     if data is None:
         raise InputError(
             "--data", got="nothing", expected="encoded samples", fix=f"pare distill data {model} --out DATA"
         )
-    return _train(
-        stage, model, known, geometry, chosen, kept, folder, Path(data), run, Path(out), resume, validate, progress
-    )
+    inputs = (kept, folder, Path(data), run)
+    return _train(stage, model, known, geometry, chosen, *inputs, Path(out), resume, probe, validate, progress)
 
 
 def render(result: dict[str, Any]) -> str:
     """The result for people."""
     if result.get("dry_run"):
         return render_plan(result)
+    if result.get("probe"):
+        peak = "" if result["peak_bytes"] is None else f", {gibi(result['peak_bytes'])} of memory at its peak"
+        total = duration(result["step_seconds"] * result["train_steps"])
+        steps = f"{result['train_steps']} steps about {total}"
+        return f"a step takes {duration(result['step_seconds'])}{peak}; {steps} (nothing was trained)"
     if result["stage"] == "data":
         return f"{result['data']}: {result['samples']} samples, {gibi(result['bytes'])}"
     if "student" not in result:
@@ -175,6 +174,7 @@ def _train(
     importance_run: str | Path | None,
     out: Path,
     resume: bool,
+    probe: bool,
     validate: Callable[[Any, int], dict[str, Any]] | None,
     progress: Progress,
 ) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _train(
         "processes": parallel.count,
     }
     folder = out / TRAINING
-    if parallel.leads:
+    if parallel.leads and not probe:
         check_target(folder, about, resume)
     setup = setup_of(stage, run, parallel.count, parallel.sharded)
     need = training_memory(geometry, run.clip, kept, setup)
@@ -230,19 +230,30 @@ def _train(
     teacher = distill_train.load_teacher(weights, dtype)
     learner, stored = distill_train.load_student(source or weights)
     notes = distill_train.add_router(learner, run, importance) if stage == "joint" else []
-    if parallel.leads and not (folder / RECORD).is_file():
+    if parallel.leads and not probe and not (folder / RECORD).is_file():
         write_bytes(folder / RECORD, json.dumps(about | {"versions": versions()}, indent=1, sort_keys=True).encode())
     parallel.wait()
     few = {"steps": run.few_steps, "guidance": 1.0} if stage == "steps" else None
     checks = [] if validate is None else [validate]
-    if run.clips and run.validate_every:
+    if run.clips and run.validate_every and not probe:
         from workbench.distill_validation import validation_clips
 
         captions = (latents.captions[len(latents) - run.held_out :] or latents.captions)[: run.clips]
         sampling = run.model_dump() | ({**few, "first_order": True} if few else {})
         pipe = models.load_pipeline(model, **(run.loading | {"device": str(device), "dtype": "float32"}))
-        checks.append(validation_clips(pipe, folder, captions, sampling, compute=dtype, writes=parallel.leads))
-    learner, step_seconds = distill_train.train_stage(
+        checks.append(
+            validation_clips(
+                pipe,
+                folder,
+                captions,
+                sampling,
+                teacher_settings=run.model_dump(),
+                compute=dtype,
+                writes=parallel.leads,
+                report=distill_train.reporting(progress, run),
+            )
+        )
+    learner, batch_seconds, peak = distill_train.train_stage(
         stage,
         teacher,
         learner,
@@ -254,8 +265,18 @@ def _train(
         device=device,
         about={"model": identity, "data": about["data"]},
         validate=checks,
+        probe_only=probe,
         progress=progress,
     )
+    # What a later plan takes its time from.
+    probed = {
+        "step_seconds": batch_seconds * run.accumulation,
+        "flops_per_step": step_flops(geometry, run.clip, kept, setup),
+        "peak_bytes": peak,
+        "train_steps": run.train_steps,
+    }
+    if probe:
+        return {"stage": stage, "probe": True, "model": identity, **probed}
     base = source.parent if source is not None and (source.parent / "model_index.json").is_file() else known.path
     size = distill_save.save_student(
         learner,
@@ -277,9 +298,8 @@ def _train(
         "model": identity,
         "parameters": sum(each.numel() for each in learner.parameters()),
         "weight_bytes": size,
-        "train_steps": run.train_steps,
+        **probed,
         "batch": run.batch * run.accumulation * parallel.count,
-        "probed_step_seconds": step_seconds * run.accumulation,
         "seconds": time.perf_counter() - start,
         "last": last,
         "notes": notes,
