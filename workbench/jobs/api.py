@@ -15,11 +15,12 @@ from pare.errors import InputError
 from workbench.jobs import launch
 from workbench.jobs.device import check_device
 from workbench.jobs.folder import JobFolder
-from workbench.jobs.job import ACTIVE, RESUMABLE, Event, Job, State, Worker, check_id
+from workbench.jobs.history import expected_cost
+from workbench.jobs.job import ACTIVE, RESUMABLE, Cost, Event, Job, State, Worker, check_id
 from workbench.jobs.spec import COMMANDS, new_id, prepare
 from workbench.jobs.store import Store
 
-__all__ = ["Event", "Job", "Jobs", "State", "Worker", "open_workspace"]
+__all__ = ["Cost", "Event", "Job", "Jobs", "State", "Worker", "open_workspace"]
 
 HISTORY = 20
 """How many finished jobs tell what a unit costs."""
@@ -60,7 +61,14 @@ class Jobs:
     commands: str = COMMANDS
 
     def submit(
-        self, command: str, arguments: Mapping[str, Any], device: str = "auto", *, start: bool = True, name: str = ""
+        self,
+        command: str,
+        arguments: Mapping[str, Any],
+        device: str = "auto",
+        *,
+        start: bool = True,
+        name: str = "",
+        cost: Cost | None = None,
     ) -> str:
         """Queues one command with its keyword arguments and returns the job's id; starts the device's worker.
 
@@ -68,12 +76,15 @@ class Jobs:
         A relative `out` (or `csv`, `parquet`) lands in the job's own artefacts folder, an absolute one must lie in the
         workspace. Raises `InputError` for an unknown command, arguments that do not fit its signature or are not JSON,
         a path outside the workspace, a malformed device. `name` starts the id (default: the command).
-        `start=False` only queues.
+        `cost` is what it is expected to take (default: what finished jobs like it took). `start=False` only queues.
         """
         device = check_device(device)
         job_id = new_id(name or command)
         artefacts = self._folder(job_id).artefacts
         ready = prepare(command, arguments, device, package=self.commands, root=self.root, artefacts=artefacts)
+        # Without a history nothing is expected, and nothing is kept.
+        if cost := cost or expected_cost(self._finished(command), ready, device):
+            self._folder(job_id).expect(cost)
         self.store.add(job_id, command, ready, device)
         if start:
             self.ensure_worker(device)
@@ -153,7 +164,7 @@ class Jobs:
         `matching` keeps those with these arguments (for example `{"model": "demo", "height": 48}`). None: no such job.
         """
         device = check_device(device)
-        done = self.store.jobs(states=(State.DONE,), command=command, limit=50 * HISTORY)
+        done = self._finished(command)
         wanted = dict(matching or {}).items()
         costs = [
             job.seconds_per_unit
@@ -163,6 +174,11 @@ class Jobs:
             and all(job.arguments.get(name) == value for name, value in wanted)
         ][:HISTORY]
         return sum(costs) / len(costs) if costs else None
+
+    def expected(self, job_id: str) -> Cost | None:
+        """What the job was expected to cost when it was submitted; None where nothing was known."""
+        self._get(job_id)
+        return self._folder(job_id).expected()
 
     def ensure_worker(self, device: str = "auto", *, idle_seconds: float = 600.0, threads: int | None = None) -> None:
         """Starts the device's worker unless it is there; ends one that no longer beats, so that its queue goes on.
@@ -191,6 +207,9 @@ class Jobs:
                 watch(job)
             time.sleep(0.2)
         return job
+
+    def _finished(self, command: str) -> Sequence[Job]:
+        return self.store.jobs(states=(State.DONE,), command=command, limit=50 * HISTORY)
 
     def _get(self, job_id: str) -> Job:
         job = self.store.get(check_id(job_id))

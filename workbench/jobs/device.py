@@ -1,9 +1,10 @@
-"""Which device a job queues for, told without torch."""
+"""Which device a job queues for, and how much of its memory is free, told without torch."""
 
 import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,3 +37,22 @@ def fastest_device() -> str:
     if not torch_for_cpu and not hidden and (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
         return "cuda:0"
     return "mps" if sys.platform == "darwin" and platform.machine() == "arm64" else "cpu"
+
+
+def memory_free(device: str) -> int | None:
+    """Bytes that are free on a device now; None where nobody can say.
+
+    >>> memory_free("cpu") > 0
+    True
+    """
+    kind, _, number = device.partition(":")
+    if kind in ("cpu", "mps"):
+        import psutil
+
+        return int(psutil.virtual_memory().available)
+    ask = ["nvidia-smi", f"--id={number or 0}", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=5, check=True).stdout
+        return int(said.splitlines()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None

@@ -1,5 +1,6 @@
-"""A job's folder: WORKSPACE/jobs/ID with log.txt, artefacts/, and, once done, result.json and then manifest.json."""
+"""A job's folder: WORKSPACE/jobs/ID with log.txt, cost.json, artefacts/, and, once done, result.json and then manifest.json."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from pare.files import write_bytes
 from pare.versions import versions
-from workbench.jobs.job import Job
+from workbench.jobs.job import Cost, Job
 from workbench.jobs.logs import redact
 
 SCHEMA = "pare-job/1"
@@ -29,6 +30,10 @@ class JobFolder:
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
+
+    @property
+    def cost(self) -> Path:
+        return self.path / "cost.json"
 
     @property
     def result(self) -> Path:
@@ -51,6 +56,19 @@ class JobFolder:
         ]
         about = {"schema": SCHEMA, "id": job.id, "command": job.command, "arguments": dict(job.arguments)}
         write_json(self.manifest, {**about, "attempt": job.attempt, "versions": versions(), "files": files})
+
+    def expect(self, cost: Cost) -> None:
+        """Keeps what the job was expected to cost, so that it can be held against what it took."""
+        write_json(self.cost, dataclasses.asdict(cost))
+
+    def expected(self) -> Cost | None:
+        """What was kept; None where nothing was, or nothing that can be read."""
+        try:
+            found = Cost(**json.loads(self.cost.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+        numbers = (found.seconds, found.memory, found.disk)
+        return found if all(each is None or isinstance(each, int | float) for each in numbers) else None
 
     def listed(self) -> Sequence[Path]:
         """The artefacts that the manifest lists; none while there is no manifest, or an unreadable one."""

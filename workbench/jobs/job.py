@@ -89,6 +89,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a job was expected to cost before it started; None where that was not known. `source`: from what."""
+
+    seconds: float | None = None
+    memory: int | None = None  # bytes
+    disk: int | None = None  # bytes
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Event:
     """Something that happened to a job; `seq` only grows, so a reader asks for what came after the last it saw."""
 

@@ -25,8 +25,8 @@ FOREGROUND = ("app", "jobs")
 """Commands that are no work to wait for."""
 IMAGES = ("image", "last_image")
 """Settings of a model's run that name files."""
-RESERVED = ("progress", "load")
-"""Arguments that the worker gives."""
+RESERVED = ("progress", "load", "validate")
+"""Arguments that the worker gives, and callbacks, which no job can carry."""
 
 
 def new_id(name: str) -> str:
