@@ -29,6 +29,7 @@ Student = Annotated[str | None, typer.Option("--student", help="A folder of pare
 Samples = Annotated[str | None, typer.Option("--data", help="A folder of pare distill data.")]
 Trained = Annotated[str, typer.Option("--out", help="The folder of the student to write.", show_default=False)]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a training that was cut off.")]
+Probe = Annotated[bool, typer.Option("--probe", help="Run one batch, say what a step takes, train nothing.")]
 Ratio = Annotated[float, typer.Option("--ratio", help="Of a --dry-run without a student: the share that is gone.")]
 Devices = Annotated[int | None, typer.Option("--processes", help="Of a --dry-run: devices, the models in shards.")]
 Pixels = Annotated[int | None, typer.Option(help="Pixels; default: the model's own size.")]
@@ -89,10 +90,12 @@ def info(
 @with_run_flags
 def doctor(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A model to check here.")] = None,
+    *,
+    workspace: Workspace = "./workspace",
     **settings: Any,
 ) -> Call:
     """What this machine has, whether it is enough for a model, and whether a capture leaves the model as it is."""
-    return Call("doctor", arguments={"model": model, **settings})
+    return Call("doctor", arguments={"model": model, "workspace": workspace, **settings})
 
 
 @cli.command()
@@ -181,7 +184,9 @@ def report(
     sample: Annotated[int | None, typer.Option("--sample", help="One sample; default: all.")] = None,
     branch: Branch = None,
     steps: Annotated[str | None, typer.Option("--steps", help="first-last; default: all.")] = None,
-    lens: Annotated[str, typer.Option("--lens", help="The map of blocks: residual, self, cross, ffn, cosine.")] = "residual",
+    lens: Annotated[
+        str, typer.Option("--lens", help="The map of blocks: residual, self, cross, ffn, cosine.")
+    ] = "residual",
     tau_s: TauS = 0.7,
     tau_t: TauT = 0.3,
     mask: Annotated[str | None, typer.Option("--mask", help="A mask file: what it removes is shown.")] = None,
@@ -377,12 +382,12 @@ def _train(stage: str, summary: str) -> None:
         ratio: Ratio = 0.3,
         processes: Devices = None,
         resume: Resume = False,
+        probe: Probe = False,
         **settings: Any,
     ) -> Call:
         given = {"stage": stage, "model": model, "out": out, "data": data, "student": student, "run": run}
-        return Call(
-            "distill", arguments={**given, "ratio": ratio, "processes": processes, "resume": resume, **settings}
-        )
+        how = {"ratio": ratio, "processes": processes, "resume": resume, "probe": probe}
+        return Call("distill", arguments={**given, **how, **settings})
 
     train.__doc__ = summary
     distillations.command(stage)(as_command(with_flags(train, DistillSettings)))

@@ -4,13 +4,17 @@ import dataclasses
 import math
 import os
 import platform
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pare.errors import Cancelled, InputError
 from pare.geometry import Clip, Geometry, check_clip, latent_frames
 from pare.progress import Progress, silent
 from pare.versions import versions
+from workbench.machine import Finding, as_text, from_json, inspect_machine, to_json
+from workbench.places import WORKSPACE_VARIABLE, Places
 from workbench.plan import encoder_bytes, forwards_per_clip, gibi, plan, tera
 from workbench.settings import RunSettings
 
@@ -23,12 +27,15 @@ SHORT_FRAMES, SHORT_PATCHES = 4, 4
 def doctor(
     model: str | None = None,
     *,
+    workspace: str | Path = "./workspace",
     progress: Progress = silent,
     load: Callable[..., Any] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Versions, devices and their free memory, the attention kernel in use; with a model, checks of it on this machine.
 
+    `machine` holds one finding a line (packages, ffmpeg, memory, disk, `workspace`, models, torch): ok, warn or fail, each
+    with its fix (`workbench.machine`).
     `memory`: what a forward needs against what is free; for presets, which have no weights, this check only. Then, on
     the loaded model: `identity` (the same bits with capture on and off), `hooks` (none left), `ratio` (against float64
     on a short clip), `backend`, `overhead` in percent. `settings` are the fields of `RunSettings`, as for the command
@@ -59,6 +66,10 @@ def doctor(
         "attention": _attention_kernel(device, dtype),
         "flops_per_second": models.measure_speed(device, dtype),
     }
+    places = Places.from_environment({**os.environ, WORKSPACE_VARIABLE: str(workspace)})
+    found = [*inspect_machine(places), torch_finding(result, torch.version.cuda)]
+    result["machine"] = to_json(found)
+    result["failed"] = [each.name for each in found if each.level == "fail"]
     if model is None:
         return result
     filled = run.model_copy(update={"dry_run": True}).filled(model)
@@ -95,8 +106,25 @@ def doctor(
         "fits": fits,
         "checks": [dataclasses.asdict(each) for each in done],
         "left_out": left_out,
-        "failed": [each.name for each in done if not each.ok],
+        "failed": result["failed"] + [each.name for each in done if not each.ok],
     }
+
+
+def torch_finding(result: Mapping[str, Any], cuda: str | None) -> Finding:
+    """What torch runs on here, and whether it leaves a GPU unused; `cuda` is the version it was built for.
+
+    >>> given = {"device": "cpu", "dtype": "float32", "attention": "FLASH", "threads": 2, "flops_per_second": 1e11, "devices": []}
+    >>> torch_finding(given, None).text
+    'cpu in float32, attention FLASH, 2 threads, 100.0 GFLOP/s in a matrix product'
+    """
+    device = str(result["device"])
+    text = f"{device} in {result['dtype']}, attention {result['attention']}, {result['threads']} threads, "
+    text += f"{tera(result['flops_per_second'])}/s in a matrix product"
+    free = [f"{each['name']} {gibi(each['memory_free'])} free" for each in result["devices"] if each["name"] != "cpu"]
+    if device == "cpu" and shutil.which("nvidia-smi"):
+        fix = "install a CUDA build of torch" if cuda is None else "check the NVIDIA driver with nvidia-smi"
+        return Finding("torch", "warn", f"{text}; an NVIDIA GPU is not used", fix)
+    return Finding("torch", "ok", "; ".join([text, *free]))
 
 
 def check_model(pipe: Any, geometry: Geometry, clip: Clip, progress: Progress = silent) -> list[Any]:
@@ -139,7 +167,7 @@ def affordable_clip(geometry: Geometry, clip: Clip, flops_per_second: float, sec
 
     >>> from pare.geometry import PRESETS
     >>> affordable_clip(PRESETS["wan2.1-t2v-1.3b"].geometry, Clip(480, 832, 81), 1e12)
-    Clip(height=240, width=416, frames=17)
+    Clip(height=112, width=208, frames=17)
     """
     from pare import cost
 
@@ -181,6 +209,7 @@ def render(result: dict[str, Any]) -> str:
         ),
         f"default     {result['device']} in {result['dtype']}, {tera(result['flops_per_second'])}/s in a matrix product",
         f"attention   {result['attention']}",
+        as_text(from_json(result["machine"])),
     ]
     if "need" in result:
         clip = result["need"]["clip"]
