@@ -1,0 +1,206 @@
+"""What the validations of a training saw: errors, the oracle's reading, clips beside the teacher's, roles, and the router."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from analysis.figures.training import gate_shares, role_counts, validation_curves
+from analysis.role_changes import counts_by_block, role_changes
+from analysis.roles import classify, overall_ratio
+from analysis.roles import role_counts as count_roles
+from workbench.pages.chart import show_chart
+from workbench.pages.shell import bind, guard
+from workbench.pages.text import plain, short_path
+from workbench.pages.train_watch import PYTHON
+from workbench.pages.videos import show_player
+from workbench.places import Places
+from workbench.state import Selection
+from workbench.training_record import Training
+
+SHOWN_CHANGES = 200
+
+
+def show_validations(places: Places, training: Training, selection: Selection) -> None:
+    """The lower half of the page: everything of a validation, at the step that is chosen."""
+    steps = sorted({*training.clips, *training.role_steps})
+    if not steps and not len(training.validations):
+        st.header("Validations", anchor=False)
+        every = training.settings.get("validate_every")
+        # Not in the record where it may differ from one start to the next.
+        words = "None so far." if every != 0 else "This training has none."
+        st.markdown(f"{words} They come with `--validate-every`, `--held-out`, `--clips` and `--roles`.")
+        return
+    _curves(training)
+    if not steps:
+        return
+    step = chosen_step(steps, selection)
+    if len(steps) > 1:
+        st.select_slider(
+            "Validation at step",
+            steps,
+            **bind("train_step", step, lambda now: {"training_step": None if now == steps[-1] else int(now)}),
+        )
+    else:
+        st.caption(f"One validation so far, at step {step:,}.")
+    with guard("clips"):
+        _clips(places, training, step, selection)
+    with guard("roles"):
+        _roles(training, step, selection)
+    with guard("router"):
+        _router(training, step)
+
+
+def chosen_step(steps: list[int], selection: Selection) -> int:
+    """The validation nearest to the one that is selected; the last one where none is.
+
+    >>> chosen_step([50, 100], Selection(training_step=60)), chosen_step([50, 100], Selection())
+    (50, 100)
+    """
+    wanted = selection.training_step
+    return steps[-1] if wanted is None else min(steps, key=lambda each: abs(each - wanted))
+
+
+def _curves(training: Training) -> None:
+    errors, shares, folder = training.errors, training.shares, str(short_path(training.folder))
+    charts: list[dict[str, Any]] = []
+    for against, words in (("data", "against the data"), ("teacher", "against the teacher")):
+        rows = errors[errors["against"] == against]
+        if len(rows):
+            call = f"validation_curves(training.errors.query('against == \"{against}\"'), 'sigma', 'mean', 'error')"
+            figure = validation_curves(rows, "sigma", "mean", f"error {words}")
+            alt = f"Squared error of the velocity {words} on held-out samples by training step, with 95 % intervals."
+            charts.append({"figure": figure, "key": f"train_errors_{against}", "alt": alt, "table": rows, "call": call})
+    if len(shares):
+        figure = validation_curves(shares, "factor", "share", "read as asked", share=True)
+        alt = "Share of validation clips in which the oracle reads what the caption asked for, with 95 % intervals."
+        call = "validation_curves(training.shares, 'factor', 'share', 'read as asked', share=True)"
+        charts.append({"figure": figure, "key": "train_oracle", "alt": alt, "table": shares, "call": call})
+    if not charts:
+        return
+    st.header("Held-out samples", anchor=False)
+    for column, chart in zip(st.columns(len(charts)), charts, strict=True):
+        with column:
+            call = chart.pop("call")
+            python = PYTHON.format(function="validation_curves", folder=folder, call=call)
+            show_chart(
+                **chart, python=python, command=None, name=f"{training.stage}-{chart['key'].removeprefix('train_')}"
+            )
+
+
+def _clips(places: Places, training: Training, step: int, selection: Selection) -> None:
+    there = training.clips.get(step)
+    if not there:
+        return
+    st.header("Clips", anchor=False)
+    numbers = sorted(there)
+    number = numbers[0]
+    if len(numbers) > 1:
+        number = st.radio("Clip", numbers, format_func=lambda one: f"{one}", horizontal=True, key="train_clip")
+    teacher = training.teacher_clip(number)
+    files: dict[str, Path] = {} if teacher is None else {"teacher": teacher}
+    show_player(
+        places, files | {f"student at step {step:,}": there[number]}, selection, tallest=240, key="train_player"
+    )
+    if teacher is None:
+        st.caption("The teacher's clip comes with the first validation of a training started from now on.")
+
+
+def _roles(training: Training, step: int, selection: Selection) -> None:
+    if not training.role_steps:
+        return
+    at = min(training.role_steps, key=lambda each: abs(each - step))
+    student, teacher = training.ratios(at), training.ratios(None)
+    if student is None:
+        return
+    tau_s, tau_t = selection.tau_s, selection.tau_t
+    st.header(f"Head roles at step {at:,}", anchor=False)
+    own = counts_by_block(student.ratio, tau_s, tau_t)
+    base = own if teacher is None else counts_by_block(teacher.ratio, tau_s, tau_t)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        call = (
+            f"role_counts(counts_by_block(training.ratios(None).ratio, {tau_s:g}, {tau_t:g}), "
+            f"counts_by_block(training.ratios({at}).ratio, {tau_s:g}, {tau_t:g}))"
+        )
+        python = "from analysis.role_changes import counts_by_block\n"
+        show_chart(
+            role_counts(base, own),
+            key="train_roles",
+            alt="Heads of every role by block, the teacher's beside the student's.",
+            table=base.merge(own, on="block", suffixes=("_teacher", "_student")),
+            python=python + PYTHON.format(function="role_counts", folder=str(short_path(training.folder)), call=call),
+            command=None,
+            name=f"{training.stage}-roles-{at}",
+        )
+    with right:
+        words = {
+            whose: ", ".join(f"{n} {role}" for role, n in _counted(each.ratio, tau_s, tau_t).items())
+            for whose, each in (("Teacher", teacher), ("Student", student))
+            if each is not None
+        }
+        for whose, counted in words.items():
+            st.markdown(f"**{whose}** {counted}")
+        levels = ", ".join(f"{each:g}" for each in student.sigmas)
+        st.caption(
+            f"n = {student.samples} samples at σ = {levels}, the same noise each time; τ_s = {tau_s:g}, τ_t = {tau_t:g}."
+        )
+        if teacher is None:
+            st.markdown("The teacher's roles were not measured, so there is nothing to hold them against.")
+            return
+        changes = role_changes(teacher.ratio, student.ratio, tau_s, tau_t)
+        if not len(changes):
+            st.markdown("No head that was kept changed its role.")
+            return
+        count, clear = len(changes), int(changes["clear"].sum())
+        kept = f"{count} heads that were kept" if count > 1 else "1 head that was kept"
+        st.markdown(f"**{kept} changed role**, {clear} with a change of the ratio whose interval leaves 0 out:")
+        table = changes.head(SHOWN_CHANGES).rename(columns={"teacher_ratio": "r teacher", "student_ratio": "r student"})
+        st.dataframe(table, hide_index=True, height=210, key="train_changes")
+
+
+def _router(training: Training, step: int) -> None:
+    if training.stage == "width" or not training.role_steps:
+        return
+    at = min(training.role_steps, key=lambda each: abs(each - step))
+    student = training.ratios(at)
+    if student is None or student.ran is None:
+        return
+    st.header(f"Router at step {at:,}", anchor=False)
+    ran = student.ran
+    counts = ran.sum(axis=2)
+    per_level = ", ".join(f"{counts[:, i].mean():.2f} at σ = {s:g}" for i, s in enumerate(student.sigmas))
+    moved = int((ran != ran[:1]).any(axis=0).sum())
+    show_chart(
+        gate_shares(ran, student.sigmas),
+        key="train_gates",
+        alt="Share of the samples in which a block ran, by noise level and block.",
+        table=None,
+        python=PYTHON.format(
+            function="gate_shares",
+            folder=str(short_path(training.folder)),
+            call=f"gate_shares(training.ratios({at}).ran, training.ratios({at}).sigmas)",
+        ),
+        command=None,
+        name=f"{training.stage}-gates-{at}",
+    )
+    st.markdown(
+        plain(
+            f"Blocks that run of {ran.shape[2]}: {per_level} (n = {len(ran)} samples; every block is computed in training, its "
+            f"change times the gate). {moved} of {ran.shape[1] * ran.shape[2]} gates differ between the samples."
+        )
+    )
+
+
+def show_past(names: dict[str, str], shown: str) -> None:
+    """The picker of trainings: name → label."""
+    st.selectbox(
+        "Training",
+        list(names),
+        format_func=lambda name: names.get(name, name),
+        **bind("training_picker", shown, lambda now: {"training": now, "training_step": None}),
+    )
+
+
+def _counted(ratio: Any, tau_s: float, tau_t: float) -> dict[str, int]:
+    return count_roles(classify(overall_ratio(ratio), tau_s, tau_t))
