@@ -1,4 +1,4 @@
-"""One job on a page: its state, progress with time left, and the buttons that cancel and resume it."""
+"""One job on a page: its state, progress with time left, cost, log, and the buttons that cancel, resume and remove it."""
 
 import html
 from contextlib import suppress
@@ -8,9 +8,10 @@ import streamlit as st
 
 from pare.errors import InputError
 from workbench.jobs.api import Jobs
-from workbench.jobs.job import Job, State
+from workbench.jobs.job import Cost, Job, State
 from workbench.pages.text import duration, plain
 from workbench.places import Places
+from workbench.plan import gibi
 from workbench.server import video_address
 
 COLORS = {
@@ -22,6 +23,27 @@ COLORS = {
     State.FAILED: "red",
     State.LOST: "red",
 }
+
+
+ICONS = {
+    State.QUEUED: ":material/schedule:",
+    State.RUNNING: ":material/play_arrow:",
+    State.CANCELLING: ":material/pending:",
+    State.CANCELLED: ":material/cancel:",
+    State.DONE: ":material/check_circle:",
+    State.FAILED: ":material/error:",
+    State.LOST: ":material/link_off:",
+}
+LOG_LINES = 200
+
+
+def state_badge(state: State) -> str:
+    """A state as a badge: word, icon and colour.
+
+    >>> state_badge(State.DONE)
+    ':green-badge[:material/check_circle: done]'
+    """
+    return f":{COLORS[state]}-badge[{ICONS[state]} {state.value}]"
 
 
 def progress_line(job: Job) -> str:
@@ -59,10 +81,77 @@ def show_progress(job: Job) -> None:
         st.error(f"{job.state.value.capitalize()}: {plain(reason)}", icon=":material/error:")
 
 
+def cost_line(expected: Cost | None, took: float | None, *, finished: bool) -> str:
+    """What a job was expected to take, and, once it is over, what it took; nothing where nothing was expected.
+
+    >>> cost_line(Cost(seconds=90, memory=2**30, source="from a probe"), 100.0, finished=True)
+    'Expected 1 min 30 s, 1.0 GiB of memory (from a probe); took 1 min 40 s.'
+    """
+    parts = []
+    if expected is not None:
+        parts = [duration(max(1.0, expected.seconds))] if expected.seconds is not None else []
+        sizes = ((expected.memory, "memory"), (expected.disk, "disk"))
+        parts += [f"{gibi(size)} of {what}" for size, what in sizes if size is not None]
+    source = (
+        f" ({expected.source})" if expected is not None and expected.source and expected.seconds is not None else ""
+    )
+    words = f"Expected {', '.join(parts)}{source}" if parts else ""
+    if words and finished and took is not None:
+        words += f"; took {duration(took)}"
+    return words + "." if words else ""
+
+
+def show_cost(jobs: Jobs, job: Job) -> None:
+    """Cost before against cost after, as far as they are known."""
+    line = cost_line(jobs.expected(job.id), job.seconds(), finished=job.state is State.DONE)
+    if line:
+        st.caption(plain(line))
+
+
+def show_log(jobs: Jobs, job: Job) -> None:
+    """The end of what the command wrote, behind a toggle."""
+    if st.toggle("Log", key=f"log-{job.id}"):
+        st.code(jobs.log(job.id, LOG_LINES) or "The log is empty.", language=None, wrap_lines=True, height=260)
+        st.caption(plain(job.id))
+
+
+def job_buttons(jobs: Jobs, job: Job, *, removes: bool = True) -> None:
+    """Cancel while it is active; resume where it was cut off; remove, once asked, where it is over."""
+    if job.active:
+        waits = job.state is State.CANCELLING
+        st.button("Cancel", key=f"cancel-{job.id}", on_click=cancel, args=(jobs, job.id), disabled=waits)
+        return
+    if job.resumable and st.button("Resume", key=f"resume-{job.id}"):
+        resume(jobs, job.id)
+        # More than this list may follow it.
+        st.rerun()
+    if removes:
+        # A popover stays open while the list around it is drawn again.
+        with st.popover("Remove", type="tertiary", key=f"ask-{job.id}"):
+            st.markdown(f"**{plain(job.id)}**: its log and everything it wrote into its own folder go too.")
+            st.button("Remove it", key=f"remove-{job.id}", on_click=remove, args=(jobs, job.id))
+
+
 def cancel(jobs: Jobs, job_id: str) -> None:
     """What a Cancel button does; a job that went away meanwhile needs none."""
     with suppress(InputError):
         jobs.cancel(job_id)
+
+
+def resume(jobs: Jobs, job_id: str) -> None:
+    """What a Resume button does; one that another tab was quicker with is running already."""
+    try:
+        jobs.resume(job_id)
+    except InputError:
+        st.toast("This job was resumed or removed meanwhile.", icon=":material/info:")
+
+
+def remove(jobs: Jobs, job_id: str) -> None:
+    """Remove a finished job with its files; one that runs again, or is gone, stays as it is."""
+    try:
+        jobs.delete(job_id)
+    except InputError:
+        st.toast("This job was resumed or removed meanwhile.", icon=":material/info:")
 
 
 def show_video(places: Places, path: Path, label: str, *, width: int = 320) -> None:

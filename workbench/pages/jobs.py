@@ -1,4 +1,4 @@
-"""Jobs: everything long that this workspace runs or ran, with progress, log, cancel and resume."""
+"""Jobs: everything long that this workspace runs or ran, with its cost, progress, log, results, cancel, resume and removal."""
 
 import time
 from collections.abc import Mapping
@@ -10,13 +10,18 @@ import streamlit as st
 from workbench.jobs.api import Jobs
 from workbench.jobs.job import Job, State
 from workbench.pages.generate_panel import PROMPT
-from workbench.pages.job_view import COLORS, cancel, show_progress, show_video
-from workbench.pages.shell import active_jobs, guard, jobs_of, open_shell
+from workbench.pages.job_view import job_buttons, show_cost, show_log, show_progress, show_video, state_badge
+from workbench.pages.shell import active_jobs, choose, guard, jobs_of, open_shell
 from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.train_watch import latest
+from workbench.pages.train_work import STAGES, Entry, training_name
 from workbench.places import Places
 
 POLL_SECONDS = 1.0
+# Another tab or the command line may add a job at any time.
+LOOK_SECONDS = 5.0
 SHOWN = 50
+FILTERS = {"all": "All", "active": "In work", "over": "Finished"}
 
 
 def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
@@ -27,43 +32,59 @@ def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
     """
     words = [
         Path(text).name if Path(text).is_absolute() else text
-        for name in ("model", "run", "prompt", "mode")
+        for name in ("stage", "model", "run", "prompt", "mode")
         if (text := str(arguments.get(name) or ""))
     ]
     text = " · ".join(words)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def title_of(job: Job) -> str:
+    """What a job does, in words for Markdown."""
+    attempt = f" · attempt {job.attempt}" if job.attempt > 1 else ""
+    probe = " · one step only" if job.arguments.get("probe") else ""
+    return f"**{job.command}** {plain(summary_of(job.arguments))}{probe}{attempt}"
+
+
 def show_job(jobs: Jobs, job: Job, places: Places) -> None:
     """One job in a box."""
-    with st.container(border=True):
-        words, when, buttons = st.columns([7, 2, 2], vertical_alignment="center")
-        with words:
-            attempt = f" · attempt {job.attempt}" if job.attempt > 1 else ""
-            st.markdown(
-                f":{COLORS[job.state]}-badge[{job.state.value}] **{job.command}** {plain(summary_of(job.arguments))}{attempt}"
-            )
-        when.caption(time.strftime("%d %b %H:%M", time.localtime(job.created)))
+    with st.container(border=True, key=f"job-{job.id}"):
+        words, when, buttons = st.columns([7, 2, 3], vertical_alignment="center")
+        words.markdown(f"{state_badge(job.state)} {title_of(job)}")
+        when.caption(f"{time.strftime('%d %b %H:%M', time.localtime(job.created))} · {plain(job.device)}")
         with buttons, st.container(horizontal=True, horizontal_alignment="right"):
-            if job.active:
-                st.button(
-                    "Cancel",
-                    key=f"cancel-{job.id}",
-                    on_click=cancel,
-                    args=(jobs, job.id),
-                    disabled=job.state is State.CANCELLING,
-                )
-            elif job.resumable and st.button("Resume", key=f"resume-{job.id}"):
-                jobs.resume(job.id)
-                st.rerun(scope="app")
+            job_buttons(jobs, job)
         show_progress(job)
-        if job.state is State.DONE:
-            for path in jobs.artefacts(job.id):
-                if path.suffix == ".mp4":
-                    show_video(places, path, f"Video of job {job.id}", width=200)
-        if st.toggle("Log", key=f"log-{job.id}"):
-            st.code(jobs.log(job.id) or "The log is empty.", language=None, wrap_lines=True)
-            st.caption(plain(job.id))
+        show_cost(jobs, job)
+        with guard("result"):
+            show_result(jobs, job, places)
+        show_log(jobs, job)
+
+
+def show_result(jobs: Jobs, job: Job, places: Places) -> None:
+    """What there is to see of a job: the last losses of a training, the samples of a run so far, videos, its own page."""
+    if job.command == "distill" and job.arguments.get("stage") in STAGES and not job.arguments.get("probe"):
+        name = training_name(places, job)
+        if name is None:
+            return
+        line = latest(job, Entry(name, Path(str(job.arguments["out"])) / "training", job))
+        if line:
+            st.caption(plain(line))
+        if st.button("Watch this training", key=f"open-{job.id}", type="tertiary", icon=":material/show_chart:"):
+            choose(training=name, training_step=None)
+            st.switch_page("workbench/pages/train.py")
+        return
+    samples = Path(str(job.arguments.get("out") or "")) / "samples"
+    if job.command in ("capture", "route") and samples.is_dir():
+        count = sum(1 for path in samples.glob("*.safetensors"))
+        run = places.name_of(samples.parent)
+        st.caption(f"{count} sample{'s' if count != 1 else ''} written.")
+        if run is not None and count and st.button("Open this run", key=f"open-{job.id}", type="tertiary"):
+            choose(run=run, block=None, head=None, sample=None)
+            st.switch_page("workbench/pages/heads.py")
+    if job.state is State.DONE:
+        for path in [each for each in jobs.artefacts(job.id) if each.suffix == ".mp4"][:4]:
+            show_video(places, path, f"Video of job {job.id}", width=200)
 
 
 def show_page(places: Places) -> None:
@@ -80,18 +101,30 @@ def show_page(places: Places) -> None:
             wrap_lines=True,
         )
         return
+    shown = st.radio(
+        "Show",
+        list(FILTERS),
+        format_func=FILTERS.__getitem__,
+        horizontal=True,
+        key="job_filter",
+        label_visibility="collapsed",
+    )
     active = active_jobs(places)
 
     def watch() -> None:
         with guard("jobs"):
-            if active and not active_jobs(places):
+            # The sidebar's count belongs to the whole page.
+            if bool(active) != bool(active_jobs(places)):
                 st.rerun()
             jobs = jobs_of(places)
-            for job in jobs.list(limit=SHOWN):
+            listed = [job for job in jobs.list(limit=SHOWN) if shown == "all" or job.active == (shown == "active")]
+            if not listed:
+                st.markdown("None at the moment.")
+            for job in listed:
                 with guard(f"job {job.id}"):
                     show_job(jobs, job, places)
 
-    st.fragment(watch, run_every=POLL_SECONDS if active else None)()
+    st.fragment(watch, run_every=POLL_SECONDS if active else LOOK_SECONDS)()
 
 
 shell = open_shell(poll_jobs=False)
