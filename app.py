@@ -15,7 +15,9 @@ st.navigation(
         st.Page("workbench/pages/prune.py", title="Prune", icon=":material/content_cut:"),
         st.Page("workbench/pages/route.py", title="Route", icon=":material/alt_route:"),
         st.Page("workbench/pages/evidence.py", title="Evidence", icon=":material/fact_check:"),
+        st.Page("workbench/pages/train.py", title="Train", icon=":material/model_training:"),
         st.Page("workbench/pages/runs.py", title="Runs", icon=":material/folder_open:"),
         st.Page("workbench/pages/jobs.py", title="Jobs", icon=":material/hourglass_top:"),
+        st.Page("workbench/pages/doctor.py", title="Doctor", icon=":material/stethoscope:"),
     ]
 ).run()
