@@ -83,8 +83,8 @@ def take_out(
 
 def show_ways(chart: Chart) -> None:
     """Draw what "Take out" offers: pictures and the table to save, Python and the command to copy."""
-    script = plotly_address()
-    with st.container(horizontal=True, vertical_alignment="center"):
+    script, texts = plotly_address(), (("Python", chart.python, "python"), ("command line", chart.command, "bash"))
+    with st.container(horizontal=True, gap="small"):
         if script is not None:
             drawn = chart.figure() if callable(chart.figure) else chart.figure
             picture_buttons(drawn, name=chart.name, title=chart.alt, script=script, key=f"pictures_{chart.key}")
@@ -98,12 +98,14 @@ def show_ways(chart: Chart) -> None:
                 on_click="ignore",
                 key=f"csv_{chart.key}",
             )
+        for label, text, language in texts:
+            if text is not None:
+                copy_button(f"Copy {label}", text, key=f"copy_{language}_{chart.key}")
     if script is None:
         st.caption("PNG and SVG: start the app with `pare app` or `make app`, which serve what draws them.")
-    for label, text, language in (("Python", chart.python, "python"), ("command line", chart.command, "bash")):
+    for _, text, language in texts:
         if text is not None:
             st.code(text, language=language, wrap_lines=True)
-            copy_button(f"Copy {label}", text, key=f"copy_{language}_{chart.key}")
 
 
 def csv(table: Table) -> bytes:

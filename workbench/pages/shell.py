@@ -22,16 +22,18 @@ STYLE = """<style>
 [data-testid="stMainBlockContainer"] h2 { font-size: 1.05rem; font-weight: 600; padding: 0 0 0.4rem; }
 .st-key-head_card [data-testid="stMarkdown"] p, .st-key-mask_panel [data-testid="stMarkdown"] p,
 .st-key-block_parts [data-testid="stMarkdown"] p { font-size: 0.9rem; }
+.st-key-head_ranks table { width: 100%; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
+.st-key-head_ranks :is(td, th) { padding: 0.15rem 0.4rem; white-space: nowrap; }
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) table {
   width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums;
 }
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
-[class*="st-key-chart_"] [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; }
-[class*="st-key-corner_"] { height: 1.5rem; }
+[class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; height: 1.5rem; }
 [class*="st-key-corner_"] button { min-height: 1.5rem; padding: 0 0.4rem; font-size: 0.8rem; opacity: 0.75; }
 [class*="st-key-corner_"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
-.st-key-report button { min-height: 34px; padding: 2px 12px; font-size: 14px; }
+:is(.st-key-report, [class*="st-key-csv_"]) button { min-height: 32px; padding: 2px 12px; font-size: 14px; }
+[data-testid="stPopoverBody"] code { font-size: 0.8rem; }
 video { max-width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 </style>"""
 

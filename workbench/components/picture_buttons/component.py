@@ -22,6 +22,7 @@ def picture_buttons(figure: go.Figure, *, name: str, title: str, script: str, ke
     """
     _renderer()(
         key=key,
+        width="content",
         data={
             "figure": paper(figure).to_json(),
             "width": WIDTH,
