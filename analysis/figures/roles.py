@@ -50,7 +50,7 @@ def ratio_over_timesteps(
             label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
             label("<b>M</b>", **BESIDE, y=(tau_s + tau_t) / 2),
             label("<b>T</b>", **BESIDE, y=tau_t / 2),
-            label(f"1/{round(1 / uniform)}", **BESIDE | {"x": 1.06}, y=uniform),
+            label(f"1/{round(1 / uniform)}", **BESIDE, xshift=13, y=uniform),
         ],
         showlegend=len(groups) > 1,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
@@ -231,7 +231,7 @@ def mean_ratio_per_block(
         annotations=[
             label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
             label("<b>T</b>", **BESIDE, y=tau_t / 2),
-            label(f"1/{round(1 / uniform)}", **BESIDE | {"x": 1.06}, y=uniform),
+            label(f"1/{round(1 / uniform)}", **BESIDE, xshift=13, y=uniform),
         ],
     )
 

@@ -56,7 +56,7 @@ def charts(test: AppTest) -> list[str]:
 def test_heads_by_any_two_metrics_and_a_colour(at):
     test = alive(at(view="scatter", x="value_norm", y="ratio", color="importance", branch="uncond"))
     assert any("head_scatter" in one for one in charts(test)) and "head_grid" not in components(test)
-    assert "n = 6 samples" in words(test) and "over all samples and steps" in words(test)
+    assert "n = 6 samples" in words(test) and "Over all samples and steps: importance (Eq. 3)" in words(test)
     # Entropy was not captured in this run, so it is not offered.
     assert "entropy" not in test.selectbox(key="y_input").options
     alive(test.selectbox(key="color_input").set_value("role").run())

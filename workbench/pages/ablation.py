@@ -88,25 +88,24 @@ def start_or_say(run: Run, places: Places, ablation: Ablation) -> None:
         st.session_state["ablation_problem"] = plain(error)
 
 
-def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: str) -> None:
-    """The button with its cost in its help, or what is in the way; nothing once both videos are there."""
+def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: str) -> str | None:
+    """The button, and in words what it costs or what is in the way; nothing once both videos are there."""
     reason = unreadable(ablation.model)
     if reason is not None:
-        st.caption(plain(f"Ablating needs the model: {reason}"))
-        return
+        return plain(f"Ablating needs the model: {reason}")
     lacking = missing_jobs(run, places, ablation)
     if not lacking:
-        return
+        return None
     cost = work.preview_cost(places, run, ablation.preview.steps, len(lacking), model=ablation.model)
     st.button(
         label,
         key=key,
         icon=":material/visibility_off:",
-        help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without them. {plain(cost)}",
+        help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without them.",
         on_click=start_or_say,
         args=(run, places, ablation),
     )
-    st.caption(plain(cost))
+    return plain(f"{label}: {cost}")
 
 
 def show_ablations(run: Run, places: Places, ablations: Sequence[Ablation], selection: Selection) -> None:

@@ -84,7 +84,7 @@ def show_head_card(
         return
     _show_name(view, marks, cell)
     st.markdown("  \n".join([*_lines(view, run), *_mark_lines(marks, run, cell), *_norm_lines(run, selection, cell)]))
-    chart, frames = st.columns([5, 4], gap="small")
+    chart, frames = st.columns(2, gap="small")
     with chart, guard("ratio over timesteps"):
         _show_ratio(run, selection, cell)
     with frames, guard("frame map"):

@@ -41,7 +41,7 @@ def show_scatter(run: Run, selection: Selection, cell: tuple[int, int] | None) -
     st.caption(
         plain(
             f"n = {count} samples. A click pins a head."
-            + (f" {' and '.join(whole).capitalize()}: over all samples and steps." if whole else "")
+            + (f" Over all samples and steps: {' and '.join(whole)}." if whole else "")
         )
     )
 

@@ -29,7 +29,7 @@ ORDER_WORDS = {"number": "by number", "ratio": "by ratio"}
 
 def show_controls(run: Run, selection: Selection) -> None:
     """Which view, and what it shows."""
-    view, first, second, third = st.columns([5, 4, 4, 4], gap="small", vertical_alignment="bottom")
+    view, beside = st.columns([3, 2], gap="small", vertical_alignment="center")
     with view:
         st.segmented_control(
             "Show heads as",
@@ -40,7 +40,7 @@ def show_controls(run: Run, selection: Selection) -> None:
             **bind("view_input", selection.view, lambda now: {"view": now or "grid"}),
         )
     if selection.view == "grid":
-        with first:
+        with beside:
             st.selectbox(
                 "Order of heads",
                 list(ORDER_WORDS),
@@ -50,11 +50,8 @@ def show_controls(run: Run, selection: Selection) -> None:
             )
     elif selection.view == "scatter":
         known = known_metrics(run)
-        for place, name, words, options in (
-            (first, "x", "Across", known),
-            (second, "y", "Upwards", known),
-            (third, "color", "Colour", ["role", *known]),
-        ):
+        chosen = (("x", "Across", known), ("y", "Upwards", known), ("color", "Colour", ["role", *known]))
+        for place, (name, words, options) in zip(st.columns(3, gap="small"), chosen, strict=True):
             with place:
                 choose_metric(words, name, getattr(selection, name), options)
 

@@ -188,8 +188,10 @@ def show_page(shell: Shell) -> None:
                 words = f"block {cell[0]}, head {cell[1]}"
                 ablations.append(ablation_of(run, places, words, members, clips, selection))
                 with st.container(horizontal=True, vertical_alignment="center"):
-                    show_button(run, places, ablations[0], "Ablate this head", "ablate_head")
+                    cost = show_button(run, places, ablations[0], "Ablate this head", "ablate_head")
                     show_pick(selection, cell)
+                if cost is not None:
+                    st.caption(cost)
         blocks, videos = st.columns(2, gap="medium")
         with blocks, guard("block × timestep map"):
             show_residual(run, selection)
@@ -215,7 +217,9 @@ def show_page(shell: Shell) -> None:
                 if unloaded is not None:
                     st.error(plain(unloaded), icon=":material/error:")
                 if loaded is not None:
-                    show_button(run, places, ablations[-1], "Ablate these heads", "ablate_set")
+                    cost = show_button(run, places, ablations[-1], "Ablate these heads", "ablate_set")
+                    if cost is not None:
+                        st.caption(cost)
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
         show_roles(run, cells, selection)

@@ -1,7 +1,7 @@
 // Drawing on canvases: everything is a function of (context, layout, state, theme).
 
 const BINS = 50;
-export const PLOT = { left: 42, right: 22, top: 50, bottom: 60, height: 260 };
+export const PLOT = { left: 42, right: 22, top: 50, bottom: 60, height: 232 };
 
 export function drawGrid(context, layout, state, theme) {
   drawGridLabels(context, layout, state, theme);
