@@ -31,7 +31,10 @@ export function signed(value) {
 /** What fits into a cell: the difference, else its sign where it is clear, else nothing. */
 export function cellWords(difference, clear, cellWidth, cellHeight) {
   if (Number.isNaN(difference) || cellHeight < 12) return "";
-  if (cellWidth >= 40) return (difference < 0 ? "−" : "+") + Math.abs(difference).toFixed(2).replace(/^0/, "");
+  if (cellWidth >= 40) {
+    const size = Math.abs(difference).toFixed(2).replace(/^0/, "");
+    return size === ".00" ? size : (difference < 0 ? "−" : "+") + size;
+  }
   return clear && cellWidth >= 10 ? (difference < 0 ? "−" : "+") : "";
 }
 

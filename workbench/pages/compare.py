@@ -1,0 +1,45 @@
+"""Compare: two runs, masks, students or sets of videos side by side, and what differs between them, largest first."""
+
+from collections.abc import Callable, Mapping
+
+import streamlit as st
+
+from workbench.components.copy_button.component import copy_button
+from workbench.pages.compare_choice import KINDS, Frame
+from workbench.pages.compare_masks import show_masks
+from workbench.pages.compare_runs import show_runs
+from workbench.pages.compare_students import show_students
+from workbench.pages.compare_videos import show_videos
+from workbench.pages.shell import Shell, bind, guard, open_shell
+
+SHOWN: Mapping[str, Callable[[Shell, Frame], None]] = {
+    "runs": show_runs,
+    "masks": show_masks,
+    "students": show_students,
+    "videos": show_videos,
+}
+
+
+def show_page(shell: Shell) -> None:
+    kind = shell.selection.kind
+    text, button = st.columns([5, 1], vertical_alignment="top")
+    with button, st.container(horizontal=True, horizontal_alignment="right"):
+        copy_button("Copy link", None, key="copy_link")
+    kinds, left, right = st.columns([4, 4, 4], gap="medium", vertical_alignment="bottom")
+    with kinds:
+        st.segmented_control(
+            "Compare",
+            list(KINDS),
+            format_func=lambda one: KINDS[one],
+            # A second click on what is chosen takes the choice away; it stays.
+            **bind(
+                "compare_kind",
+                kind,
+                lambda now: {"kind": now or kind, "left": None, "right": None, "pair": None, "video_frame": 0},
+            ),
+        )
+    with guard("comparison"):
+        SHOWN[kind](shell, Frame(text, left, right))
+
+
+show_page(open_shell(poll_jobs=False, filters=lambda selection: selection.kind == "runs"))

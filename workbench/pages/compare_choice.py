@@ -1,0 +1,133 @@
+"""What can be compared, as found in the places, and the two boxes that choose A and B."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from workbench.pages.data import LOOK_SECONDS
+from workbench.pages.shell import Shell, bind
+from workbench.pages.text import plain
+from workbench.places import Places
+
+KINDS = {"runs": "Runs", "masks": "Masks", "students": "Students", "videos": "Videos"}
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a comparison puts its headline and its two choices."""
+
+    text: DeltaGenerator
+    left: DeltaGenerator
+    right: DeltaGenerator
+
+    def title(self, words: str) -> None:
+        """The one sentence on top."""
+        with self.text:
+            st.title(plain(words), anchor=False)
+
+
+@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+def mask_names(places: Places) -> list[str]:
+    """Names of all masks in the places."""
+    return places.masks()
+
+
+@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+def evaluation_names(places: Places) -> list[str]:
+    """Names of all evaluations in the places."""
+    return places.evaluations()
+
+
+def two_of(names: Sequence[str], left: str | None, right: str | None) -> tuple[str, str]:
+    """A and B among at least two names: as chosen where that is still there, else the first ones; never the same.
+
+    >>> two_of(["x", "y", "z"], None, "z"), two_of(["x", "y"], "y", "y"), two_of(["x", "y"], "gone", "x")
+    (('x', 'z'), ('y', 'x'), ('y', 'x'))
+    """
+    a = left if left in names else next(name for name in names if name != right)
+    b = right if right in names and right != a else next(name for name in names if name != a)
+    return a, b
+
+
+def choose_two(
+    shell: Shell, frame: Frame, names: Sequence[str], words: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """Draw both boxes for masks, students or videos; returns the names that are chosen, `words` being how they read."""
+    kind = shell.selection.kind
+    for side, asked in (("a", shell.selection.left), ("b", shell.selection.right)):
+        if asked is not None and asked not in names:
+            st.warning(
+                f"Link: {side}={plain(asked)} is none of the {KINDS[kind].lower()} found", icon=":material/link_off:"
+            )
+    a, b = two_of(names, shell.selection.left, shell.selection.right)
+
+    def choice(side: str) -> Callable[[str], dict[str, Any]]:
+        def read(now: str) -> dict[str, Any]:
+            chosen = {"left": a, "right": b, side: now}
+            # Taking the other one's place gives it this one's.
+            if chosen["left"] == chosen["right"]:
+                chosen = {"left": b, "right": a}
+            return chosen | {"pair": None, "video_frame": 0}
+
+        return read
+
+    for box, label, name, field in ((frame.left, "A", a, "left"), (frame.right, "B", b, "right")):
+        with box:
+            st.selectbox(
+                label,
+                names,
+                format_func=lambda one: (words or {}).get(one, one),
+                **bind(f"compare_{kind}_{field}", name, choice(field)),
+            )
+    return a, b
+
+
+def nothing_to_compare(frame: Frame, what: str, found: Sequence[str], commands: Sequence[str]) -> None:
+    """The state with fewer than two: what is there, and the commands that make another."""
+    frame.title(f"Two {what} are needed; {'none is' if not found else 'only one is'} here yet")
+    if found:
+        st.markdown(f"Found: **{plain(found[0])}**.")
+    st.markdown("Looked for in data/, in the workspace and in the folders named at start. This makes one:")
+    st.code("\n".join(commands), language=None, wrap_lines=True)
+
+
+def table(rows: Sequence[Sequence[object]], headings: Sequence[str], *, key: str, left: int = 1) -> None:
+    """A small table of words; the first `left` columns are aligned to the left, the others to the right."""
+    align = [":--" if column < left else "--:" for column in range(len(headings))]
+    lines = [" | ".join(map(str, row)) for row in (headings, align, *rows)]
+    with st.container(key=f"compare_table_{key}"):
+        st.markdown("\n".join(f"| {line} |" for line in lines))
+
+
+def signed(value: float) -> str:
+    """A difference with its sign, in three figures.
+
+    >>> signed(0.123456), signed(-2e-7), signed(0.0), signed(float("nan"))
+    ('+0.123', '−2e−07', '0', '–')
+    """
+    if value != value:
+        return "–"
+    return f"{value:+.3g}".replace("-", "−") if value else "0"
+
+
+def interval(low: float, high: float) -> str:
+    """An interval of a difference; a dash where there is none.
+
+    >>> interval(-0.1, 0.2), interval(float("nan"), 1.0)
+    ('−0.1 to +0.2', '–')
+    """
+    return "–" if low != low or high != high else f"{signed(low)} to {signed(high)}"
+
+
+def either(of_a: object, of_b: object) -> tuple[str, str]:
+    """Two values as table cells, strong where they differ; numbers in six figures.
+
+    >>> either(0.1 + 0.2, None)
+    ('**0\\\\.3**', '**–**')
+    """
+    words = [f"{one:.6g}" if isinstance(one, float) else one for one in (of_a, of_b)]
+    cells = ["–" if one is None else plain(one) for one in words]
+    return (cells[0], cells[1]) if of_a == of_b else (f"**{cells[0]}**", f"**{cells[1]}**")
