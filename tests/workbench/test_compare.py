@@ -8,14 +8,18 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from analysis.metrics.video import METRICS
+from analysis.run_difference import run_difference
+from analysis.runs import Run
 from pare.errors import InputError
 from pare.geometry import DEMO
 from pare.video import read_video, write_video
+from tests.runs_fixture import make_run
 from workbench.cli import main
 from workbench.commands.compare import compare, render
 from workbench.demo.moving_digits import draw_clip
 from workbench.demo.settings import DATA
 from workbench.pairs import find_videos, pair_videos
+from workbench.run_compare import SHOWN, compare_runs
 
 
 def drawn(speed, seed, frames=4, size=32, brightness=1.0):
@@ -185,3 +189,66 @@ def test_metrics_are_of_the_decoded_frames(places, result):
 
     frames, _, _ = read_video(result["videos"][0]["video_a"])
     assert result["videos"][0]["a"] == pytest.approx(measure(frames).summary)
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory):
+    """Two runs of the same samples, and one with other timesteps; none has a video."""
+    root = tmp_path_factory.mktemp("captured")
+    for name, seed, steps in (("a", 0, 3), ("b", 1, 3), ("c", 0, 2)):
+        make_run(root / name, blocks=4, heads=6, samples=3, steps=steps, seed=seed)
+    return root
+
+
+def test_two_runs_without_videos_are_compared_by_what_was_captured(captured, tmp_path):
+    found = compare(captured / "a", captured / "b", csv=tmp_path / "heads.csv")
+    expected = run_difference(Run.open(captured / "a"), Run.open(captured / "b"))
+    assert found["statistic"] == "self/ratio" and found["paired"] and (found["n"], found["prompts"]) == (3, 3)
+    assert [(row["block"], row["head"]) for row in found["rows"]] == [
+        (row.block, row.head) for row in expected.table().itertuples()
+    ]
+    assert found["clear"] == int(expected.clear.sum()) and len(found["roles"]["changed"]) == len(
+        expected.role_changes()
+    )
+    written = pd.read_csv(tmp_path / "heads.csv")
+    np.testing.assert_allclose(written["difference"], expected.table()["difference"])
+    text = render(found)
+    assert f"and {24 - SHOWN} more heads" in text and "3 sample(s) paired by prompt and seed" in text
+    assert "heads change role at τs 0.7, τt 0.3: block" in text and "about 1.2 by chance" in text
+
+
+def test_a_statistic_of_blocks_and_a_branch(captured, capsys):
+    words = [str(captured / name) for name in ("a", "b")]
+    assert main(["compare", *words, "--statistic", "residual", "--branch", "cond", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["branches"] == ["cond"] and found["roles"] is None and len(found["rows"]) == 4
+    changes = [abs(row["difference"]) for row in found["rows"]]
+    assert changes == sorted(changes, reverse=True)
+    assert main(["compare", *words, "--statistic", "residual"]) == 0
+    assert "block            n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--statistic", "self/none"], "--statistic: got self/none; expected one of self/ratio"),
+        (["--branch", "uncond"], "branch: got uncond; expected cond"),
+        (["--statistic", "self/ratio", "--oracle"], "--oracle: got a statistic too"),
+    ],
+)
+def test_what_two_runs_do_not_have_is_refused_in_one_line(captured, capsys, flags, message):
+    assert main(["compare", str(captured / "a"), str(captured / "b"), *flags]) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_runs_that_do_not_belong_together_are_refused_and_nothing_is_written(captured, tmp_path, capsys):
+    assert main(["compare", str(captured / "a"), str(captured / "c"), "--csv", str(tmp_path / "t.csv")]) == 2
+    error = capsys.readouterr().err
+    assert "3 timesteps" in error and "2 timesteps" in error and len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_without_a_partner_are_counted(captured, tmp_path):
+    more = make_run(tmp_path / "more", blocks=4, heads=6, samples=5, steps=3)
+    found = compare_runs(captured / "a", more.folder)
+    assert (found["only_a"], found["only_b"]) == (0, 2) and "2 sample(s) of B have no partner" in render(found)

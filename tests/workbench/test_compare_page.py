@@ -180,6 +180,7 @@ def test_filters_choose_the_part_of_both_runs(at, captures):
     test = alive(at("runs", steps="1-2", sample="3", ts="0.6", **{"with": "captures/b"}))
     found = run_difference(Run.open(captures / "a"), Run.open(captures / "b"), steps=[1, 2], sample=3)
     assert test.title[0].value.startswith(f"{len(found.role_changes(0.6, 0.3))} of 80 heads change role")
+    assert "sample (3 of 4)" in words(test) and "steps (1–2 of 0–2)" in words(test)
     assert "without two prompts" in test.title[0].value.replace("\\", "")
 
 
@@ -249,7 +250,7 @@ def test_two_masks_side_by_side(at, captures):
     assert f"| parameters | {size:,} |" in shown and re.search(
         r"FLOPs per forward \| [\d.]+ GFLOP \| [\d.]+ GFLOP", shown
     )
-    assert len(test.get("plotly_chart")) == 3
+    assert len(test.get("plotly_chart")) == 3 and "This page is filtered" not in shown
 
 
 def test_masks_of_two_models_and_damaged_ones_are_refused(at, captures, tmp_path):

@@ -11,6 +11,7 @@ from tests.tiny import save, tiny_pipeline
 from workbench.cli import main
 from workbench.commands.compare import compare
 from workbench.commands.evaluate import evaluate, render
+from workbench.video_sets import open_videos
 
 PROMPTS = ["a red 7 moving up and left, fast", "a blue 3 standing still"]
 FEW = {"steps": 1, "guidance": 1.0, "device": "cpu"}
@@ -43,6 +44,16 @@ def test_every_prompt_has_its_video_and_its_row(done):
     assert "motion" in text and "no colour readable in 2 of 2" in text
     stored = json.loads((folder / "evaluation.json").read_text())
     assert stored["request"]["settings"]["steps"] == 1 and stored["videos"] == 2
+
+
+def test_what_it_leaves_is_a_set_of_videos_with_scores(done):
+    folder, result = done
+    found = open_videos(folder)
+    assert found.scored and found.model_id == result["request"]["model"]["model_id"] and found.settings["steps"] == 1
+    table = pd.read_csv(folder / "scores.csv")
+    named = {each["metric"]: each for each in found.metrics}
+    assert set(named) <= set(table.columns) and named["sharpness"]["group"] == "appearance" and "digit" in named
+    assert found.table["path"].tolist() == [str(path) for path in sorted((folder / "videos").iterdir())]
 
 
 def test_a_stopped_evaluation_goes_on_with_what_is_there_and_ends_the_same(model, done, tmp_path):

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pare import mask as masks
 from pare.errors import InputError
 from workbench.places import Places
 
@@ -69,6 +71,19 @@ def test_names_round_trip_and_runs_are_found_in_order(places):
     for name in places.runs():
         assert places.name_of(places.find(name)) == name
     assert places.name_of(Path("/")) is None
+
+
+def test_masks_are_told_by_their_head_and_not_looked_for_inside_runs_and_models(places, tmp_path):
+    keep = np.ones((2, 4), bool)
+    for folder in ("workspace/jobs/1/artefacts", "data/masks", "mine", "secret"):
+        masks.save(masks.Mask(keep, keep, keep), tmp_path / folder / "mask.safetensors")
+    (tmp_path / "data" / "masks" / "other.safetensors").write_bytes(b"\x10" + bytes(7) + b'{"a":1}         ')
+    (tmp_path / "data" / "masks" / "way-out.safetensors").symlink_to(tmp_path / "secret" / "mask.safetensors")
+    # mine holds a run.json, so what lies there is the run's.
+    assert places.masks() == ["data/masks/mask.safetensors", "workspace/jobs/1/artefacts/mask.safetensors"]
+    (tmp_path / "mine" / "run.json").unlink()
+    (tmp_path / "data" / "masks" / "evaluation.json").touch()
+    assert places.masks()[0] == "mine/mask.safetensors" and places.evaluations() == ["data/masks"]
 
 
 def test_alike_named_folders_stay_apart(tmp_path):

@@ -42,4 +42,4 @@ def show_page(shell: Shell) -> None:
         SHOWN[kind](shell, Frame(text, left, right))
 
 
-show_page(open_shell(poll_jobs=False, filters=lambda selection: selection.kind == "runs"))
+show_page(open_shell(poll_jobs=False, filters=lambda selection: selection.kind == "runs", page="compare"))

@@ -94,9 +94,10 @@ def open_shell(
         st.warning("Link: " + plain(note), icon=":material/link_off:")
     with st.sidebar:
         _run_picker(names, name)
-        if run is not None and (filters(selection) if callable(filters) else filters):
+        filtered = filters(selection) if callable(filters) else filters
+        if run is not None and filtered:
             _filters(run, selection)
-        if run is not None and page is not None:
+        if run is not None and page is not None and (filtered or not callable(filters)):
             st.caption(plain(acting_line(page, selection, run)))
         with guard("jobs"):
             jobs_badge(places, poll=poll_jobs)
@@ -109,6 +110,10 @@ ACTING: Mapping[str, tuple[tuple[str, ...], str]] = {
     "prune": (
         ("branch", "steps", "sample"),
         "Steps and sample change the ratios that are shown; the mask takes branch, τs, τt, α and p, over all of them.",
+    ),
+    "compare": (
+        ("branch", "steps", "sample"),
+        "They choose the same part of A and of B; roles take τs and τt besides.",
     ),
     "route": (("sample",), "Branch, steps and thresholds change nothing on this page."),
 }
