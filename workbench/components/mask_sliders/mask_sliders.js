@@ -61,8 +61,13 @@ class MaskSliders {
   listen(name) {
     const { slider, field } = this.controls[name];
     const here = () => this.controls[name];
-    slider.onpointerdown = () => (this.byKeys = false);
-    slider.onkeydown = () => (this.byKeys = true);
+    // In braces: a handler that returns false would cancel the drag.
+    slider.onpointerdown = () => {
+      this.byKeys = false;
+    };
+    slider.onkeydown = () => {
+      this.byKeys = true;
+    };
     slider.oninput = () => this.move(name, onGrid(slider.valueAsNumber, [here().low, here().high], here().step));
     slider.onchange = () => this.release(this.byKeys ? KEYS_REST_MS : 0);
     slider.onblur = () => this.flush();
