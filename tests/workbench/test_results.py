@@ -1,6 +1,7 @@
 """The table of results, its sweep and the shipped students from end to end on a tiny model, killed on the way."""
 
 import dataclasses
+import importlib
 import io
 import json
 import shutil
@@ -37,15 +38,17 @@ BUDGET = Budget(
     width_steps=2, joint_steps=2, few_steps_steps=2, batch=1, few_steps_batch=1, trajectories=1, seeds=1, prompts=2
 )
 PROMPTS = ["a red 7 moving up and left, fast", "a blue 3 standing still"]
-KEYS = ["width", "pare", "four-steps", "static", "low-temporal"]
-SAMPLING = {"steps": 4, "guidance": 2.0}
+KEYS = ["width", "pare", "four-steps", "static"]
+SAMPLING = {"steps": 2, "guidance": 2.0}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A folder with a tiny teacher, a run of it and encoded samples."""
+    # Seconds of import, which forked children need not repeat.
+    importlib.import_module("torch.utils.tensorboard")
     folder = tmp_path_factory.mktemp("results")
-    model = str(save(tiny_pipeline(num_layers=4), folder / "teacher", height=48, width=48, steps=4))
+    model = str(save(tiny_pipeline(num_layers=4), folder / "teacher", height=48, width=48, steps=3))
     capture(model, out=folder / "run", prompts=PROMPTS, samples=2, device="cpu", steps=2)
     (folder / "videos").mkdir()
     draw = np.random.default_rng(0)
@@ -87,20 +90,16 @@ def table(place) -> Iterator[tuple[Bench, Effort, tuple, set]]:
 
 
 def test_the_table_is_whole_after_a_kill_and_nothing_was_made_twice(table):
-    bench, _, rows, there = table
+    bench, effort, rows, there = table
     assert there and all(path.stat().st_mtime_ns == time for path, time in there.items())
     jobs = jobs_of(rows)
     assert all(bench.done(job) for job in jobs)
     stages = [job.stage.name for job in jobs if job.stage is not None]
-    assert {name: stages.count(name) for name in ("width", "joint", "steps")} == {"width": 3, "joint": 3, "steps": 1}
+    assert {name: stages.count(name) for name in ("width", "joint", "steps")} == {"width": 2, "joint": 2, "steps": 1}
     # A finished table has nothing to do: no model is loaded.
     lines = io.StringIO()
-    make(dataclasses.replace(bench, model=bench.model), rows, bench_effort(table), lines)
+    make(bench, rows, effort, lines)
     assert lines.getvalue() == f"{len(jobs)} of {len(jobs)} jobs are done\n"
-
-
-def bench_effort(table):
-    return table[1]
 
 
 def test_rows_are_what_they_say(table):
@@ -109,10 +108,6 @@ def test_rows_are_what_they_say(table):
     by_key = {row.key: row for row in rows}
     static = PareWanTransformer3DModel.from_pretrained(bench.student(by_key["static"].name(0)) / "transformer")
     assert static.config.routing["k_min"] == static.config.routing["k_max"] == effort.static_blocks(by_key["pare"])
-    masks = {
-        key: (bench.folder / "masks" / f"{key}.safetensors").read_bytes() for key in ("pare", "temporal-attention")
-    }
-    assert masks["pare"] != masks["temporal-attention"]
     four = results.scores[by_key["four-steps"].evaluation(0)]
     assert four["settings"]["steps"] == 4 and four["settings"]["guidance"] == 1.0
     assert results.scores[TEACHER]["settings"]["guidance"] == 2.0
@@ -152,7 +147,7 @@ def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path
     told = students.ship(bench.folder, rows, data / "students", base=data / "demo")
     assert told["bytes"] == students.size_of(data / "students")
     assert all(0 < each["effect"]["mean"] < 0.2 for each in told["students"].values())
-    for name, steps in (("width", 4), ("joint", 4), ("few-steps", 4)):
+    for name, steps in (("width", 3), ("joint", 3), ("few-steps", 4)):
         folder = data / "students" / name
         pipe = WanPipeline.from_pretrained(folder)
         assert isinstance(pipe.transformer, PareWanTransformer3DModel) and pipe.transformer.dtype == torch.float32
@@ -171,7 +166,7 @@ def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path
 
 
 def test_the_sweep_looks_at_every_step_and_goes_on_after_a_kill(place, tmp_path):
-    plan = Plan(ratios=(0.5,), steps=(0, 1, 2), held_out=2, videos=2, samples=2, batch=1)
+    plan = Plan(ratios=(0.5,), steps=(0, 2), held_out=2, videos=2, samples=2, batch=1)
     effort = Effort.of(str(place / "teacher"), Budget())
 
     def bench() -> sweep_work.Bench:
@@ -186,7 +181,7 @@ def test_the_sweep_looks_at_every_step_and_goes_on_after_a_kill(place, tmp_path)
         sweep.make(one, effort, io.StringIO())
 
     assert in_children(doomed) == [-9]
-    first = cells(plan)[0].observation(tmp_path / "sweep", 1)
+    first = cells(plan)[0].observation(tmp_path / "sweep", 0)
     made = first.stat().st_mtime_ns
     sweep.make(bench(), effort, io.StringIO())
     assert first.stat().st_mtime_ns == made
@@ -200,6 +195,6 @@ def test_the_sweep_looks_at_every_step_and_goes_on_after_a_kill(place, tmp_path)
         LatentData(place / "data")
     )
     text = sweep.text_of(tmp_path / "sweep", plan)
-    assert "not measured yet" not in text and text.count("| 50% |") == 9
+    assert "not measured yet" not in text and text.count("| 50% |") == 6
     first.unlink()
-    assert "1 of 9 cells are not measured yet" in sweep.text_of(tmp_path / "sweep", plan)
+    assert "1 of 6 cells are not measured yet" in sweep.text_of(tmp_path / "sweep", plan)

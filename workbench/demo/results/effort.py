@@ -14,8 +14,8 @@ from workbench.settings import RunSettings
 
 FEW_STEPS = 4
 # Measured on the demo model on two idle cores: a step of width distillation of batch 16 at 30 %, and a video of 20 guided
-# steps; what of that is not the transformer; scoring a video beside the teacher's; loading models and saving a student.
-STEP_SECONDS, VIDEO_SECONDS, AROUND_SECONDS, SCORE_SECONDS, START_SECONDS = 0.75, 0.8, 0.15, 0.12, 8.0
+# steps; what of that is not the transformer; scoring a video, which is its optical flow; loading models and saving a student.
+STEP_SECONDS, VIDEO_SECONDS, AROUND_SECONDS, SCORE_SECONDS, START_SECONDS = 0.75, 0.8, 0.15, 0.35, 8.0
 REFERENCE_BATCH, REFERENCE_RATIO, REFERENCE_FORWARDS = 16, 0.3, 40
 SECONDS_A_SAMPLE, MASK_SECONDS = 0.08, 2.0
 

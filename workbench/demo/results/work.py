@@ -15,9 +15,11 @@ from pare.files import write_bytes
 from pare.geometry import read_json
 from pare.progress import Progress, silent
 from pare.versions import versions
+from pare.video import read_metadata
 from workbench.call import plain
 from workbench.demo.results.effort import FEW_STEPS
 from workbench.demo.results.rows import MASKS, TEACHER, Budget, Job
+from workbench.demo.results.video_scores import score_videos, video_path
 
 SCHEMA, SCORES_SCHEMA = "pare-results/1", "pare-results-scores/1"
 RECORD, EVALUATIONS, SCORES, STUDENTS = "results.json", "evaluations", "scores", "students"
@@ -79,8 +81,7 @@ class Bench:
         """Whether what the job makes is there and whole."""
         place = self.place(job)
         if job.kind == "evaluation":
-            path = place / "evaluation.json"
-            return path.is_file() and "metrics" in read_json(path)
+            return all(video_path(place, number).is_file() for number in range(len(self.prompts)))
         if job.kind == "data":
             return self.data is not None or has_all_shards(place)
         # The card is the last thing that a training writes; a pruned student appears whole.
@@ -134,27 +135,41 @@ class Bench:
         shutil.rmtree(out / "training" / "state", ignore_errors=True)
 
     def _evaluate(self, job: Job, progress: Progress) -> None:
-        from workbench.commands.evaluate import evaluate
+        from pare.models import load_pipeline
+        from workbench.commands.generate import generate
 
-        model = self.model if job.name == TEACHER else str(self.student(job.name))
-        own = {} if any(stage.name == "steps" for stage in job.row.stages) else self.settings
-        evaluate(model, out=self.place(job), prompts=list(self.prompts), seed=0, device="cpu", progress=progress, **own)
+        folder, loaded = self.place(job), list[Any]()
+
+        def held(model: str, **options: Any) -> Any:
+            if not loaded:
+                loaded.append(load_pipeline(model, **options))
+            return loaded[0]
+
+        for number, prompt in enumerate(self.prompts):
+            path = video_path(folder, number)
+            if not path.is_file():
+                generate(self.model_of(job), prompt=prompt, out=path, load=held, device="cpu", **self.sampling(job),
+                         seed=number)  # fmt: skip
+            progress(number + 1, len(self.prompts), prompt)
 
     def _score(self, job: Job, progress: Progress) -> None:
-        from workbench.commands.compare import compare
-
-        folder = self.folder / EVALUATIONS
-        found = compare(folder / TEACHER, folder / job.name, oracle=True, progress=progress)
-        alone = job.name == TEACHER
-        videos = [
-            {"prompt": each["prompt"], "seed": each["seed"], "values": each["b"] | ({} if alone else each["both"])}
-            for each in found["videos"]
-        ]
-        about = read_json(folder / job.name / "evaluation.json")["request"]
-        weights = reference.weights_folder(self.model if alone else str(self.student(job.name)))
+        folder, place = self.folder / EVALUATIONS, self.place(job)
+        lines = place.with_suffix(".jsonl")
+        videos = score_videos(folder / job.name, folder / TEACHER, self.prompts, lines, progress)
+        about = read_metadata(video_path(folder / job.name, 0))
         result = {"schema": SCORES_SCHEMA, "name": job.name, "model": about["model"], "settings": about["settings"],
-                  "parameters": stored_parameters(weights), "videos": videos, "versions": versions()}  # fmt: skip
-        write_bytes(self.place(job), (json.dumps(plain(result), indent=1, allow_nan=False) + "\n").encode())
+                  "parameters": stored_parameters(reference.weights_folder(self.model_of(job))), "videos": videos,
+                  "versions": versions()}  # fmt: skip
+        write_bytes(place, (json.dumps(plain(result), indent=1, allow_nan=False) + "\n").encode())
+        lines.unlink()
+
+    def model_of(self, job: Job) -> str:
+        """MODEL of an evaluation."""
+        return self.model if job.name == TEACHER else str(self.student(job.name))
+
+    def sampling(self, job: Job) -> dict[str, Any]:
+        """What replaces the model's own sampling; a student of four steps keeps its own."""
+        return {} if any(stage.name == "steps" for stage in job.row.stages) else self.settings
 
 
 def has_all_shards(folder: Path) -> bool:

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from analysis.generation import generate
-from analysis.metrics.video import Measured, measure, measure_pair, summary
+from analysis.metrics.flow import optical_flow
 from pare.files import write_bytes
 from pare.models import set_flow_shift
 from pare.progress import Progress, silent
 from pare.training.data import LatentData
 from pare.training.validation import SIGMAS, sample_errors
 from workbench.call import plain
-from workbench.distill_validation import oracle_scores
+from workbench.demo.results.video_scores import alone, beside
 
 SCHEMA = "pare-sweep-observation/1"
 CPU = torch.device("cpu")
@@ -43,15 +43,16 @@ class Observer:
         )
         videos = []
         for number, caption in enumerate(self.captions):
-            teacher, known = self.dense[number]
-            if student is self.teacher:
-                frames, own = teacher, known
-            else:
-                frames = self.video(student, number)
-                own = measure(frames)
-            pair = summary(measure_pair(teacher, frames, known, own))
-            oracle = oracle_scores(frames, caption)
-            videos.append({"prompt": caption, "seed": number, "values": own.summary | pair | oracle})
+            dense = self.dense[number]
+            frames = dense[0] if student is self.teacher else self.video(student, number)
+            flow = dense[1] if student is self.teacher else optical_flow(frames)
+            videos.append(
+                {
+                    "prompt": caption,
+                    "seed": number,
+                    "values": alone(frames, flow, caption) | beside(frames, flow, *dense),
+                }
+            )
             self.progress(number + 1, len(self.captions), "videos")
         return {"schema": SCHEMA, "sigmas": list(SIGMAS), "videos": videos, "flow_loss": errors}
 
@@ -72,12 +73,12 @@ class Observer:
         return self.pipe.transformer
 
     @cached_property
-    def dense(self) -> list[tuple[np.ndarray, Measured]]:
-        """The teacher's videos and what was measured of them, once."""
+    def dense(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The teacher's videos and their flows, once."""
         found = []
         for number in range(len(self.captions)):
             frames = self.video(self.teacher, number)
-            found.append((frames, measure(frames)))
+            found.append((frames, optical_flow(frames)))
             self.progress(number + 1, len(self.captions), "the teacher's videos")
         return found
 
