@@ -61,7 +61,7 @@ def _judged(path: Path, stored: bool, model: Mapping[str, Any], run_hash: str | 
         return []
     if any(about.get(name) != model.get(name) for name in ("config_hash", "weight_hash")):
         hashes = [str(each.get("weight_hash"))[:12] for each in (about, model)]
-        problem = f"An answer of other weights was found ({hashes[0]}; this run's model is {hashes[1]}): it is stale, and not shown."
+        problem = f"An answer of other weights was found ({hashes[0]}, here {hashes[1]}): it is stale, and not shown."
         return [Found(answer.question, "stale", path=path, stored=stored, problem=problem)]
     own = (answer.source.get("run") or {}).get("hash")
     state: State = "here" if own is None or own == run_hash else "other run"
@@ -84,6 +84,10 @@ def label(found: Found) -> str:
     if run:
         other = ", not the open one" if found.state == "other run" else ""
         parts.append(f"run {run.get('name')}, {run.get('samples')} samples{other}")
-    parts.append(", ".join(f"{count} {name}" for name, count in answer.n.items()))
+    parts.append(", ".join(_counted(count, name) for name, count in answer.n.items()))
     versions = [f"{name} {answer.versions[name]}" for name in ("pare-workbench", "torch") if name in answer.versions]
     return " · ".join([*parts, ", ".join(versions)])
+
+
+def _counted(count: int, names: str) -> str:
+    return f"{count} {names.removesuffix('s') if count == 1 else names}"

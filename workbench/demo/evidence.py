@@ -20,7 +20,9 @@ from workbench.stored_evidence import STORED
 
 LARGEST = 300_000
 """Bytes of all stored answers together."""
-SAMPLES = {"premise": 24, "scores": 8}
+SAMPLES = {"premise": 24, "scores": 4}
+# Half the steps buy twice the prompts, and what an interval needs is prompts.
+SETTINGS: dict[str, dict[str, Any]] = {"premise": {"steps": 10, "draws": 1}}
 
 
 def store_answers(
@@ -42,7 +44,10 @@ def store_answers(
     verdicts = {}
     for question in only:
         folder = work / question
-        own = {"samples": counts[question], "keep_videos": False, **settings} if question in NEEDS_MODEL else {}
+        usual = SETTINGS.get(question, {})
+        own = (
+            {"samples": counts[question], "keep_videos": False, **usual, **settings} if question in NEEDS_MODEL else {}
+        )
         if "run" in settings:
             own["run"] = settings["run"]
         found = evidence(question, model, out=folder, resume=folder.exists(), progress=progress(question), **own)[

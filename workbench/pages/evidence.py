@@ -8,7 +8,7 @@ from pare.errors import InputError
 from workbench.components.copy_button.component import copy_button
 from workbench.pages.data import LOOK_SECONDS
 from workbench.pages.evidence_jobs import show_measure
-from workbench.pages.evidence_view import show_answer
+from workbench.pages.evidence_view import show_about, show_answer
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
@@ -23,6 +23,12 @@ BADGES = {
     "damaged": ":red-badge[:material/error: Unreadable]",
     "none": ":gray-badge[Not measured]",
 }
+STYLE = """<style>
+[class*="st-key-question_"] button { min-height: 1.9rem; }
+[class*="st-key-question_"] button :is(div, p) { width: 100%; text-align: left; justify-content: flex-start; }
+[class*="st-key-question_"] [data-testid="stMarkdown"] p { font-size: 0.85rem; }
+.st-key-evidence_about [data-testid="stMarkdown"] :is(p, li) { font-size: 0.9rem; }
+</style>"""
 WORDS = {"here": "", "other run": "from another run of this model"}
 
 
@@ -44,9 +50,10 @@ def headline(run: Run, found: dict[str, Found]) -> str:
 
 def show_list(found: dict[str, Found], selection: Selection) -> None:
     """Every question with its verdict; a click opens it."""
+    st.html(STYLE)
     for question, title in QUESTIONS.items():
         each = found[question]
-        with st.container(border=True, gap="xxsmall", key=f"question_{question}"):
+        with st.container(border=True, gap=None, key=f"question_{question}"):
             st.button(
                 title,
                 key=f"open_{question}",
@@ -78,6 +85,8 @@ def show_question(run: Run, found: Found, selection: Selection, places: Places) 
         st.code(command, language=None, wrap_lines=True)
     with guard("measuring"):
         show_measure(run, found.question, selection, places, answered=found.state == "here")
+    if found.answer is not None:
+        show_about(found.answer)
 
 
 def show_page(shell: Shell) -> None:

@@ -18,23 +18,30 @@ TABLE_HEIGHT = 320
 
 
 def show_answer(found: Found) -> None:
-    """The answer's verdict, charts, origin, rule and tables."""
+    """The answer's verdict, its charts, and where it is from."""
     answer = found.answer
     assert answer is not None
     st.markdown(f"**{plain(answer.sentence)}**")
     with guard("charts"):
         CHARTS[answer.question](found, answer)
     st.caption(plain(label(found)))
-    st.markdown(f"**Claim.** {plain(answer.claim)}")
-    st.markdown(f"**What would falsify it.** {plain(answer.rule)}")
-    st.markdown(f"**Measured.** {plain(answer.measured)}")
-    for note in answer.notes:
-        st.markdown(f"- {plain(note)}")
-    if answer.command:
-        st.code(answer.command, language=None, wrap_lines=True)
-    with guard("tables"):
-        name = st.selectbox("Table", list(answer.tables), key=f"evidence_table_{answer.question}")
-        st.dataframe(answer.tables[name], height=TABLE_HEIGHT, hide_index=True)
+
+
+def show_about(answer: Answer) -> None:
+    """The claim, what would falsify it, what was measured and by which command, and the tables."""
+    with st.container(key="evidence_about", gap="small"):
+        for title, text in (
+            ("Claim", answer.claim),
+            ("What would falsify it", answer.rule),
+            ("Measured", answer.measured),
+        ):
+            st.markdown(f"**{title}.** {plain(text)}")
+        st.markdown("\n".join(f"- {plain(note)}" for note in answer.notes))
+        if answer.command:
+            st.code(answer.command, language=None, wrap_lines=True)
+        with guard("tables"):
+            name = st.selectbox("Table", list(answer.tables), key=f"evidence_table_{answer.question}")
+            st.dataframe(answer.tables[name], height=TABLE_HEIGHT, hide_index=True)
 
 
 def _chart(found: Found, figure: go.Figure, *, key: str, alt: str, table: str, call: str) -> None:
