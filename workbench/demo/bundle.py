@@ -16,7 +16,7 @@ from workbench.commands.capture import capture
 SHOWN = ("a red 7 moving up and left, fast", "a blue 3 standing still")
 
 # Everything of every sample would be 9 MB; what is large and steady is kept of some, which run.json names.
-STATISTICS = "all,rows:10,cross/projected_energy:10,maps:2"
+STATISTICS = "all,rows:10,self/projected_energy:100,cross/projected_energy:10,maps:2"
 
 
 def bundle(
@@ -41,7 +41,7 @@ def bundle(
         out=runs / "demo-videos",
         mode="trajectory",
         prompts=SHOWN,
-        statistics="basic",
+        statistics="basic,maps:2",
         resume=(runs / "demo-videos").exists(),
         progress=progress("demo-videos"),
     )

@@ -84,7 +84,7 @@ class FlowSettings:
     kept_text_tokens: int = 16
     no_text_share: float = 0.1
     shift: float = 3.0
-    steps: int = 2000
+    steps: int = 9000
     batch: int = 16
     learning_rate: float = 1.5e-3
     matrix_rate: float = 1.333
