@@ -260,5 +260,6 @@ def _notes(oracle: bool, prompts: int, sets: Sequence[HeadSet]) -> tuple[str, ..
         notes.append(
             "SSIM and PSNR to the dense video also fall when something moves otherwise: they are not appearance alone."
         )
+    notes.append("Sets are chosen over the whole model, so they also differ in the blocks in which they lie.")
     notes.append("An interval that holds 0 is no proof that sets do equal damage; it says that n is too small to tell.")
     return tuple(notes)
