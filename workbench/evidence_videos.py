@@ -104,11 +104,11 @@ def make_videos(maker: Maker, *, keep_videos: bool = True, progress: Progress = 
     return table.astype({name: float for name in table.columns if name not in ("set", "prompt", "seed")})
 
 
-def _step(progress: Progress, done: int, total: int, about: str) -> Progress:
+def _step(progress: Progress, at: int, of: int, about: str) -> Progress:
     """A video's steps, reported as one unit of the whole."""
 
-    def step(_done: int, _total: int, message: str = "") -> None:
-        progress(done, total, f"{about}: {message}")
+    def step(done: int, total: int, message: str = "") -> None:
+        progress(at, of, f"{about}: {message}")
 
     return step
 

@@ -82,7 +82,7 @@ class Work:
         geometry, filled = self.given.geometry, self._filled
         device = models.check_device(filled.device)
         speed = models.measure_speed(device, models.check_dtype(filled.dtype, device))
-        about = {"device": str(device), "flops_per_second": speed}
+        about: dict[str, Any] = {"device": str(device), "flops_per_second": speed}
         prompts = self.how["samples"] or SAMPLES[question]
         if question == "scores":
             return cost_of(

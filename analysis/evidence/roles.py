@@ -169,8 +169,8 @@ def _jackknifed(
 def _by_counts(counts: np.ndarray) -> Agreement:
     compared = counts.sum(axis=-1) > 1
     changing = compared & ((counts > 0).sum(axis=-1) > 1)
-    sums = (np.asarray(each.sum()) for each in (compared, changing))
-    return Agreement(*sums, krippendorff(counts), np.asarray(np.nan))
+    units, differing = (np.asarray(each.sum()) for each in (compared, changing))
+    return Agreement(units, differing, krippendorff(counts), np.asarray(np.nan))
 
 
 def _halves(own: np.ndarray, letters: Callable[..., np.ndarray], generator: np.random.Generator) -> dict[str, Any]:
