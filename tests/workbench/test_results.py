@@ -159,8 +159,9 @@ def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path
     assert places.pipelines() == ["data/demo", "data/students/few-steps", "data/students/joint", "data/students/width"]
     hashes = {model_identity(str(data / "students" / name))["weight_hash"] for name in students.SHIPPED}
     assert len(hashes) == 3
-    text = students.students_text(told)
-    assert "`data/students/few-steps` | four-steps" in text
+    students.evaluate_shipped(bench, data / "students")
+    text = students.students_text(told, rows, Results.read(bench.folder))
+    assert "| `data/students/few-steps` | PARE + four steps |" in text and "– |" not in text
     with pytest.raises(InputError, match="width is not trained yet"):
         students.ship(tmp_path, rows, data / "students")
 

@@ -13,14 +13,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from analysis.paired_seeds import difference_over_seeds
 from pare.errors import InputError
 from pare.files import write_bytes
 from pare.geometry import DEMO, read_json
 from pare.progress import Progress, silent
-from workbench.demo.results.rows import Row
+from workbench.demo.results.effort import Effort
+from workbench.demo.results.measured import Results
+from workbench.demo.results.rows import TEACHER, Budget, Row
+from workbench.demo.results.work import RECORD, Bench
 
 SHIPPED = {"width": "width", "joint": "pare", "few-steps": "four-steps"}
 """The name of a shipped student, and the key of the row that it comes from."""
@@ -144,31 +149,80 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def students_text(result: Mapping[str, Any]) -> str:
-    """The block of the page."""
-    from workbench.demo.results.tables import grid, number
+def evaluate_shipped(bench: Bench, out: Path, progress: Progress = silent) -> None:
+    """Videos and scores of the shipped students, into the folder of results; what is there is kept."""
+    for name in SHIPPED:
+        own = {} if name == "few-steps" else bench.settings
+        bench.make_videos(str(out / name), f"shipped-{name}", own, progress)
+        if not (bench.folder / "scores" / f"shipped-{name}.json").is_file():
+            bench.score(str(out / name), f"shipped-{name}", progress)
 
+
+def students_text(told: Mapping[str, Any], rows: Sequence[Row], results: Results | None = None) -> str:
+    """The block of the page: sizes, and what storing changed of the videos, where they were made."""
+    from workbench.demo.results.answers import in_points
+    from workbench.demo.results.tables import NONE, change, grid, number
+
+    by_key = {row.key: row for row in rows}
     lines = []
-    for name, each in result["students"].items():
-        effect = each["effect"]
-        lines.append(
-            [f"`data/students/{name}`", each["row"], number(each["bytes"] / 1e6, 2), number(100 * effect["mean"], 2)]
-        )
-    table = grid(["folder", "row of the tables", "MB", "change by storing, % of the velocity"], lines)
+    for name, each in told["students"].items():
+        changes = [NONE, NONE]
+        if results is not None and f"shipped-{name}" in results.scores:
+            before = by_key[each["row"]].evaluation(each["seed"])
+            pairs = [
+                difference_over_seeds(*(results.named(one, metric)[None] for one in (before, f"shipped-{name}")))
+                for metric in ("asked", "flow_error")
+            ]
+            changes = [change(in_points(pairs[0]), 1, False), change(pairs[1], 3, False)]
+        effect = number(100 * each["effect"]["mean"], 2)
+        title = by_key[each["row"]].title
+        lines.append([f"`data/students/{name}`", title, number(each["bytes"] / 1e6, 2), effect, *changes])
+    names = ["folder", "row of the tables", "MB", "velocity, %", "asked for, % right", "flow error, px/frame"]
     return (
-        f"{table}\n\nTogether {number(result['bytes'] / 1e6, 2)} MB, matrices in {result['storage']}. The tables above are of the "
-        "students before they were stored so."
+        f"{grid(names, lines)}\n\nTogether {number(told['bytes'] / 1e6, 2)} MB, matrices in {told['storage']}. The tables above "
+        "are of the students before they were stored so; the last three columns are what storing changed: of the velocity (over "
+        "its own size, on random inputs), and of the videos of the same prompts and seeds."
     )
 
 
 def main() -> None:
     """The command line."""
-    from workbench.demo.results.__main__ import rows_of
-    from workbench.demo.results.effort import Effort
-    from workbench.demo.results.page import PAGE, write_page
-    from workbench.demo.results.rows import Budget
-    from workbench.demo.results.work import RECORD
+    given = _parser().parse_args()
+    try:
+        print(_run(given))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
+
+def _run(given: argparse.Namespace) -> str:
+    from workbench.demo.report import StageReport
+    from workbench.demo.results.__main__ import RUN, rows_of
+    from workbench.demo.results.page import write_page
+
+    if not (given.results / RECORD).is_file():
+        raise InputError(
+            "--results", got=f"{given.results}, no results", expected="a folder of results",
+            fix="python -m workbench.demo.results --out FOLDER",
+        )  # fmt: skip
+    about = read_json(given.results / RECORD)
+    budget = replace(Budget(), **about["budget"], **about["named"])
+    rows = rows_of(Effort.of("demo", budget))
+    told = ship(given.results, rows, given.out, storage=given.storage, seed=given.seed)
+    if given.evaluate:
+        bench = Bench(given.results, "demo", RUN, about["prompts"], budget)
+        bench.check()
+        evaluate_shipped(bench, given.out, StageReport("shipped students", sys.stderr))
+    scored = (given.results / "scores" / f"{TEACHER}.json").is_file()
+    text = students_text(told, rows, Results.read(given.results) if scored else None)
+    if given.write:
+        write_page({"students": text})
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m workbench.demo.students", description=(__doc__ or "").split("\n")[0]
     )
@@ -176,21 +230,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=STUDENTS)
     parser.add_argument("--storage", default=STORAGES[0], help=" or ".join(STORAGES))
     parser.add_argument("--seed", type=int, default=0, help="which training of the main rows")
+    parser.add_argument("--evaluate", action="store_true", help="also make and score the videos of what is shipped")
     parser.add_argument("--write", action="store_true", help="also fill docs/results.md")
-    given = parser.parse_args()
-    try:
-        if not (given.results / RECORD).is_file():
-            raise InputError("--results", got=f"{given.results}, no results", expected="a folder of results",
-                             fix="python -m workbench.demo.results --out FOLDER")  # fmt: skip
-        ratio = read_json(given.results / RECORD)["budget"]["ratio"]
-        rows = rows_of(Effort.of("demo", Budget(ratio=ratio)))
-        result = ship(given.results, rows, given.out, storage=given.storage, seed=given.seed)
-        if given.write:
-            write_page({"students": students_text(result)}, PAGE)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from error
-    print(students_text(result))
+    return parser
 
 
 if __name__ == "__main__":

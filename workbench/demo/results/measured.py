@@ -55,13 +55,16 @@ class Results:
         speed), and `motion_gap`, |motion − the teacher's| of the same prompt and seed.
         """
         chosen = self.seeds(row) if seeds is None else seeds
-        return np.array([self._row(row.evaluation(seed), metric) for seed in chosen], float).reshape(-1, len(self.keys))
+        return np.array([self.named(row.evaluation(seed), metric) for seed in chosen], float).reshape(
+            -1, len(self.keys)
+        )
 
-    def _row(self, name: str, metric: str) -> np.ndarray:
+    def named(self, name: str, metric: str) -> np.ndarray:
+        """A metric [prompts] of one evaluation, as `of` gives it."""
         if metric == "motion_gap":
-            return np.abs(self._row(name, "flow_magnitude") - self._row(TEACHER, "flow_magnitude"))
+            return np.abs(self.named(name, "flow_magnitude") - self.named(TEACHER, "flow_magnitude"))
         if metric == "asked":
-            parts = np.stack([self._row(name, each) for each in ASKED])
+            parts = np.stack([self.named(name, each) for each in ASKED])
             there = ~np.isnan(parts)
             count = there.sum(axis=0)
             return np.where(count > 0, np.nansum(parts, axis=0) / np.maximum(count, 1), np.nan)

@@ -57,7 +57,8 @@ class Bench:
                  "prompts": list(self.prompts), "budget": budget, "settings": self.settings}  # fmt: skip
         path = self.folder / RECORD
         if not path.is_file():
-            write_bytes(path, json.dumps(about | {"versions": versions()}, indent=1).encode())
+            named = {name: value for name, value in asdict(self.budget).items() if name in NAMED}
+            write_bytes(path, json.dumps(about | {"named": named, "versions": versions()}, indent=1).encode())
             return
         there, wanted = read_json(path), json.loads(json.dumps(about))
         if different := [name for name in wanted if there.get(name) != wanted[name]]:
@@ -135,10 +136,17 @@ class Bench:
         shutil.rmtree(out / "training" / "state", ignore_errors=True)
 
     def _evaluate(self, job: Job, progress: Progress) -> None:
+        self.make_videos(self.model_of(job), job.name, self.sampling(job), progress)
+
+    def _score(self, job: Job, progress: Progress) -> None:
+        self.score(self.model_of(job), job.name, progress)
+
+    def make_videos(self, model: str, name: str, sampling: dict[str, Any], progress: Progress = silent) -> None:
+        """The videos of all prompts, prompt i with seed i, into an evaluation of this name; those that are there are kept."""
         from pare.models import load_pipeline
         from workbench.commands.generate import generate
 
-        folder, loaded = self.place(job), list[Any]()
+        folder, loaded = self.folder / EVALUATIONS / name, list[Any]()
 
         def held(model: str, **options: Any) -> Any:
             if not loaded:
@@ -148,17 +156,17 @@ class Bench:
         for number, prompt in enumerate(self.prompts):
             path = video_path(folder, number)
             if not path.is_file():
-                generate(self.model_of(job), prompt=prompt, out=path, load=held, device="cpu", **self.sampling(job),
-                         seed=number)  # fmt: skip
+                generate(model, prompt=prompt, out=path, load=held, device="cpu", seed=number, **sampling)
             progress(number + 1, len(self.prompts), prompt)
 
-    def _score(self, job: Job, progress: Progress) -> None:
-        folder, place = self.folder / EVALUATIONS, self.place(job)
+    def score(self, model: str, name: str, progress: Progress = silent) -> None:
+        """The scores of an evaluation's videos, beside the teacher's."""
+        folder, place = self.folder / EVALUATIONS, self.folder / SCORES / f"{name}.json"
         lines = place.with_suffix(".jsonl")
-        videos = score_videos(folder / job.name, folder / TEACHER, self.prompts, lines, progress)
-        about = read_metadata(video_path(folder / job.name, 0))
-        result = {"schema": SCORES_SCHEMA, "name": job.name, "model": about["model"], "settings": about["settings"],
-                  "parameters": stored_parameters(reference.weights_folder(self.model_of(job))), "videos": videos,
+        videos = score_videos(folder / name, folder / TEACHER, self.prompts, lines, progress)
+        about = read_metadata(video_path(folder / name, 0))
+        result = {"schema": SCORES_SCHEMA, "name": name, "model": about["model"], "settings": about["settings"],
+                  "parameters": stored_parameters(reference.weights_folder(model)), "videos": videos,
                   "versions": versions()}  # fmt: skip
         write_bytes(place, (json.dumps(plain(result), indent=1, allow_nan=False) + "\n").encode())
         lines.unlink()
