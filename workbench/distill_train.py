@@ -46,12 +46,13 @@ def load_student(folder: str | Path) -> tuple[Any, torch.dtype]:
 
 def stored_dtype(folder: Path) -> torch.dtype:
     """The precision of the matrices in a folder of safetensors, from a header."""
-    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    # What is shipped in eight bits is trained on and saved in sixteen.
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F8_E4M3": torch.float16}
     with safe_open(min(folder.glob("*.safetensors")), framework="pt") as file:
         matrices = [name for name in file.keys() if name.endswith(".weight")]  # noqa: SIM118 (not a dict)
         found = {file.get_slice(name).get_dtype() for name in matrices}
     # What is kept in float32 lies beside the rest.
-    return names[next(iter(found - {"F32"}), "F32")]
+    return names[next(iter(sorted(found - {"F32"})), "F32")]
 
 
 def add_router(student: Any, run: DistillSettings, importance: np.ndarray | None) -> list[str]:

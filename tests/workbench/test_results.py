@@ -32,6 +32,7 @@ from workbench.demo.results.work import Bench
 from workbench.demo.sweep import __main__ as sweep
 from workbench.demo.sweep import work as sweep_work
 from workbench.demo.sweep.cells import Plan, cells
+from workbench.distill_train import stored_dtype
 from workbench.places import Places
 
 BUDGET = Budget(
@@ -153,6 +154,7 @@ def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path
         assert isinstance(pipe.transformer, PareWanTransformer3DModel) and pipe.transformer.dtype == torch.float32
         assert pipe.transformer.is_routing_enabled == (name != "width")
         assert json.loads((folder / "defaults.json").read_text())["steps"] == steps
+        assert stored_dtype(folder / "transformer") == torch.float16
         assert "## As shipped" in (folder / "README.md").read_text()
     # They are models for the app as well, and have an identity of their own.
     places = Places(tmp_path / "workspace", data=data)
