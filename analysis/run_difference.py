@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtr
 
 from analysis.aggregate import average
 from analysis.block_values import LENSES
@@ -16,6 +17,8 @@ from analysis.selection import measured_at
 from pare.errors import InputError
 
 LEVEL = 0.95
+NORMAL = 1.959964
+"""Where 2.5 % of a normal distribution lie beyond."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class RunDifference:
 
     @property
     def expected_by_chance(self) -> float:
-        """How many intervals would leave zero out if nothing had changed: 5 % of those there are."""
-        return (1 - LEVEL) * float(np.isfinite(self.low).sum())
+        """How many intervals would leave zero out if nothing had changed: with few prompts far more than 5 % of them."""
+        return float(np.isfinite(self.low).sum()) * false_alarms(self.prompts, self.paired)
 
     def table(self) -> pd.DataFrame:
         """One row per head or block that both runs have, the largest |B − A| first.
@@ -145,6 +148,24 @@ def run_difference(
         absent_b=absent[1],
         match=match,
     )
+
+
+def false_alarms(prompts: int, paired: bool = True) -> float:
+    """How often a percentile interval over so few prompts leaves zero out though nothing differs.
+
+    Such an interval is near mean ± 1.96·s/√n with s² the mean square, not n/(n − 1) times it, so zero is left out where
+    |t| > 1.96·√((n − 1)/n), t of Student's distribution with n − 1 degrees of freedom (2n − 2 unpaired); with two
+    prompts where both lie on one side. Close to what normal differences give (tests draw them).
+
+    >>> [round(false_alarms(n), 2) for n in (2, 3, 10, 200)]
+    [0.5, 0.25, 0.1, 0.05]
+    """
+    if prompts < 2:
+        return 0.0
+    if paired and prompts == 2:
+        return 0.5
+    edge = NORMAL * np.sqrt((prompts - 1) / prompts)
+    return float(2 * stdtr((prompts - 1) * (1 if paired else 2), -edge))
 
 
 def comparable_statistics(a: Run, b: Run) -> list[str]:

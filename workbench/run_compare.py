@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.roles import ROLES, TAU_S, TAU_T
-from analysis.run_difference import RunDifference, comparable_statistics, run_difference
+from analysis.run_difference import comparable_statistics, run_difference
 from analysis.runs import Run
 from pare.errors import InputError
 from pare.files import replacing
@@ -83,27 +83,6 @@ def compare_runs(
         "versions": versions(),
         "csv": None if csv is None else str(csv),
     }
-
-
-def summary_words(found: RunDifference) -> str:
-    """How much differs, in one sentence.
-
-    >>> import numpy as np
-    >>> from analysis.run_match import Match
-    >>> none, values = np.zeros(2, bool), {name: np.array([0.1, 0.2]) for name in ("mean_a", "mean_b", "difference")}
-    >>> found = RunDifference("residual", True, 4, np.array([4, 4]), **values, low=np.array([-0.1, 0.1]),
-    ...     high=np.array([0.3, 0.3]), absent_a=none, absent_b=none, match=Match((), 0, 0, ("cond",), {}))
-    >>> summary_words(found)
-    '1 of 2 blocks differ by more than chance between prompts; about 0.1 would if nothing had changed.'
-    """
-    units = "heads" if found.difference.ndim == 2 else "blocks"
-    total = int((found.difference == found.difference).sum())
-    if not (found.low == found.low).any():
-        return f"{total} {units}, without intervals: they need two prompts or more."
-    return (
-        f"{int(found.clear.sum())} of {total} {units} differ by more than chance between prompts; about "
-        f"{found.expected_by_chance:.2g} would if nothing had changed."
-    )
 
 
 def render(result: Mapping[str, Any]) -> str:

@@ -44,7 +44,6 @@ MODULES = [
     "pare.width.neuron_count",
     "pare.width.neurons",
     "pare.width.unit_cost",
-    "workbench.run_compare",
 ]
 
 

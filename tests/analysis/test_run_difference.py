@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from analysis.manifest import Manifest, Sample
-from analysis.run_difference import comparable_statistics, run_difference
+from analysis.roles import bootstrap_interval
+from analysis.run_difference import comparable_statistics, false_alarms, run_difference
 from analysis.run_match import match_runs
 from analysis.run_writer import RunWriter
 from analysis.runs import Run
@@ -130,9 +131,20 @@ def test_what_is_larger_is_found_and_what_is_equal_is_not(runs):
     found = run_difference(a, b)
     known = ~np.isnan(found.difference)
     np.testing.assert_allclose(found.difference[known], 0.1, atol=0.03)
-    assert found.clear[known].all() and found.expected_by_chance == pytest.approx(0.05 * known.sum())
+    # Of two prompts, both change in one direction half of the time.
+    assert found.clear[known].all() and found.expected_by_chance == 0.5 * known.sum()
     same = run_difference(a, a)
     assert not same.difference.any() and not same.clear.any() and same.role_changes().empty
+
+
+@pytest.mark.parametrize("prompts", [2, 3, 5, 12])
+def test_what_chance_alone_makes_clear_is_what_is_said(prompts):
+    generator = np.random.default_rng(prompts)
+    nothing = generator.normal(size=(prompts, 4000))
+    low, high = bootstrap_interval(nothing)
+    share = ((low > 0) | (high < 0)).mean()
+    # Within 3 standard errors of 4000 draws, and what the approximation gives away.
+    assert share == pytest.approx(false_alarms(prompts), abs=0.025)
 
 
 def test_a_role_changes_where_the_mean_crosses_a_threshold(runs):

@@ -58,6 +58,7 @@ export function drawGrid(context, layout, state, theme) {
       context.lineWidth = cellWidth >= 20 ? 2 : 1;
       context.strokeRect(cell.x + 1.5, cell.y + 1.5, cell.width - 3, cell.height - 3);
     }
+    if (state.clear[index] && (cellHeight < 12 || cellWidth < 10)) drawSign(context, cell, value, letter);
     const words = cellWords(value, state.clear[index], cellWidth, cellHeight);
     if (!words) continue;
     const strong = Boolean(state.clear[index]);
@@ -66,6 +67,14 @@ export function drawGrid(context, layout, state, theme) {
   drawLabels(context, layout, state, theme);
   const shown = [[state.hover, theme.text, 1.5], [state.pinned, theme.text, 2.5], [state.focused ? state.focus : null, theme.primary, 2]];
   for (const [place, colour, width] of shown) if (place) ring(context, box(...place), colour, theme.background, width);
+}
+
+/** The sign of a clear difference in a cell that is too small for letters. */
+function drawSign(context, { x, y, width, height }, value, colour) {
+  const side = Math.max(3, Math.min(width, height) - 4), middle = [x + width / 2, y + height / 2];
+  context.fillStyle = colour;
+  context.fillRect(middle[0] - side / 2, middle[1] - 0.5, side, 1);
+  if (value > 0) context.fillRect(middle[0] - 0.5, middle[1] - side / 2, 1, side);
 }
 
 function drawLabels(context, layout, state, theme) {
