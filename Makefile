@@ -5,7 +5,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup app test bench demo demo-evaluation lint
+.PHONY: setup app test bench demo demo-evaluation demo-evidence lint
 
 setup: $(VENV)/.ready
 
@@ -37,3 +37,6 @@ demo: setup
 
 demo-evaluation: setup
 	$(BIN)/python -m workbench.demo.evaluate --model demo --out build/demo-evaluation.json
+
+demo-evidence: setup
+	$(BIN)/python -m workbench.demo.evidence
