@@ -21,7 +21,7 @@ from workbench.demo.results.measured import Results
 from workbench.demo.results.page import PAGE, write_page
 from workbench.demo.results.progress import TableReport
 from workbench.demo.results.rows import Budget, Row, all_rows, choose, jobs_of
-from workbench.demo.results.seconds import has_seconds, measure_seconds
+from workbench.demo.results.seconds import ROUNDS, has_seconds, measure_seconds
 from workbench.demo.results.work import RECORD, Bench
 
 RUN = DEMO.parent / "runs" / "demo"
@@ -33,7 +33,7 @@ def rows_of(effort: Effort, keys: Sequence[str] | None = None) -> tuple[Row, ...
     return choose(all_rows(effort.budget, effort.static_blocks(pare)), keys)
 
 
-def make(bench: Bench, rows: Sequence[Row], effort: Effort, stream: TextIO, rounds: int | None = None) -> None:
+def make(bench: Bench, rows: Sequence[Row], effort: Effort, stream: TextIO, rounds: int = ROUNDS) -> None:
     """Do every job of these rows that is not done yet, then time the videos of all rows in turn."""
     bench.check()
     jobs = jobs_of(rows)
@@ -46,8 +46,7 @@ def make(bench: Bench, rows: Sequence[Row], effort: Effort, stream: TextIO, roun
             bench.do(job, progress)
         report.end(number)
     if not has_seconds(bench, rows):
-        more = {} if rounds is None else {"rounds": rounds}
-        measure_seconds(bench, rows, **more)
+        measure_seconds(bench, rows, rounds=rounds)
 
 
 def blocks_of(folder: Path, rows: Sequence[Row], effort: Effort) -> dict[str, str]:

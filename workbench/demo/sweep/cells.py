@@ -1,9 +1,10 @@
 """The cells of the sweep: a training per way to choose heads and per share that is cut, looked at after so many steps."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 from pare import cost
 from pare.training.plan import Setup, step_flops
@@ -81,8 +82,7 @@ def cells(plan: Plan) -> list[Cell]:
 def seconds(cell: Cell, plan: Plan, effort: Effort) -> float:
     """How long a cell takes on two idle cores, about."""
     geometry, clip = effort.geometry, effort.run.clip
-    kept = Ratios(ratio=cell.ratio).counts(geometry)
-    counts = {"self_heads": kept.self_heads, "cross_heads": kept.cross_heads, "neurons": kept.neurons}
+    counts: dict[str, Any] = asdict(Ratios(ratio=cell.ratio).counts(geometry))
     training = plan.train_steps * step_flops(geometry, clip, counts, Setup("width", batch=plan.batch)) / effort.speed
     forward = (VIDEO_SECONDS - AROUND_SECONDS) / REFERENCE_FORWARDS
     share = cost.flops(geometry, clip, **counts).total / cost.flops(geometry, clip).total

@@ -21,7 +21,7 @@ MEASURES = {
 FIRST = next(iter(METHODS))
 
 
-def read_observed(folder: Path, plan: Plan) -> dict[tuple[Cell, int], Mapping[str, Any]]:
+def read_observed(folder: Path, plan: Plan) -> dict[tuple[Cell, int], dict[str, Any]]:
     """What is there so far."""
     found = {}
     for cell in cells(plan):
