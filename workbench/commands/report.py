@@ -48,7 +48,7 @@ def report(
     part = {"block": block, "head": head, "sample": sample, "branch": branch, "steps": steps}
     selection = _selection(opened, **part, lens=lens, tau_s=tau_s, tau_t=tau_t)
     cut = None if mask is None else Cut.of_file(mask, opened)
-    given = {"mask": None if mask is None else short_path(Path(mask))}
+    given: dict[str, Any] = {"mask": None if mask is None else short_path(Path(mask))}
     given |= {"max_videos": None if max_videos == 20 else max_videos}
     command = command_line(
         "report", short_path(opened.folder), out=Path(out).name, **recipes.report_arguments(selection), **given

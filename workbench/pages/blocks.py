@@ -1,5 +1,7 @@
 """Blocks: how much each block, and each of its parts, changes its input at each timestep; one block in detail."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -159,7 +161,7 @@ def show_heads(run: Run, selection: Selection, block: int) -> None:
         key="block_heads",
         on_change=lambda value: choose(block=value.block, head=value.head),
     )
-    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
 
     def table() -> pd.DataFrame:
         every = head_table(cells, **thresholds, marks=marks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -14,8 +14,8 @@ from workbench.pages.shell import guard
 from workbench.server import plotly_address
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"], "displayModeBar": False}
-Table = pd.DataFrame | Callable[[], pd.DataFrame]
-Figure = go.Figure | Callable[[], go.Figure]
+Table: TypeAlias = pd.DataFrame | Callable[[], pd.DataFrame]
+Figure: TypeAlias = go.Figure | Callable[[], go.Figure]
 
 
 @dataclass(frozen=True, eq=False)

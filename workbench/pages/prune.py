@@ -1,5 +1,7 @@
 """Prune: which heads and neurons go, what that saves, and the way to a mask, a preview and a student."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -69,7 +71,7 @@ def show_grid(run: Run, selection: Selection, found: MaskPlan | None) -> None:
         key="prune_grid",
         on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
     )
-    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
     removed = None if found is None or found.self_heads is None else ~found.self_heads
 
     def table() -> pd.DataFrame:

@@ -49,7 +49,7 @@ def chosen(selection: Selection) -> dict[str, Any]:
 
 def heads(run: Run, selection: Selection, cells: Cells, marks: HeadMarks, cut: Cut | None) -> list[Part]:
     """The grid of roles, the histogram of ratios with its thresholds, and both per block."""
-    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
     ratio = cells.by_head()
     letters = classify(ratio, **thresholds)
     removed = None if cut is None else ~cut.self_heads
@@ -104,7 +104,7 @@ def heads(run: Run, selection: Selection, cells: Cells, marks: HeadMarks, cut: C
 def head(run: Run, selection: Selection, cell: tuple[int, int], marks: HeadMarks) -> list[Part]:
     """The card of one head, its ratio over timesteps, and its frame map where the run has one."""
     where, (block, index) = chosen(selection), cell
-    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
     view = head_view(run, block, index, **thresholds, **where)
     name = f"Block {block}, head {index}"
     if not view.role:
