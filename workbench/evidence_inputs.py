@@ -75,14 +75,16 @@ def inputs(
     """The run and the model behind `source`, a run's folder or a MODEL, for a question.
 
     A model's statistics come from `run`, for the demo model from the bundled one; a run's model is its own, or `model`
-    where that lies elsewhere. Raises InputError where a question's part is missing and where the two do not belong
-    together: other weights than those that were measured.
+    where that lies elsewhere. With `plan_only` there need not be a run. Raises InputError where a question's part is
+    missing and where the two do not belong together: other weights than those that were measured.
     """
     wanted = questions(word)
     of_run = (Path(source) / "run.json").is_file()
     if of_run and run is not None:
         raise InputError("--run", got=run, expected="none beside a run", fix="leave it out")
-    opened = Run.open(source) if of_run else None if run is None else Run.open(run)
+    # What it will cost can be asked before the run is there.
+    there = run is not None and not (plan_only and not (Path(run) / "run.json").is_file())
+    opened = Run.open(source) if of_run else Run.open(str(run)) if there else None
     if opened is None and str(source) == "demo" and (DEMO_RUN / "run.json").is_file():
         opened = Run.open(DEMO_RUN)
     name = model or (opened.model_id if of_run and opened is not None else str(source))

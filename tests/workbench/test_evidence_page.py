@@ -153,11 +153,13 @@ def shown(test) -> str:
 
 def test_the_shipped_answers_are_small_and_of_the_shipped_model():
     from pare.reference import model_identity
-    from workbench.demo.evidence import LARGEST
+    from workbench.demo.evidence import LARGEST, results_table
 
     files = sorted((PROJECT / "data" / "evidence").glob("*.json"))
     assert sum(path.stat().st_size for path in files) <= LARGEST
     names = {path.stem for path in files}
+    document = (PROJECT / "docs" / "evidence.md").read_text("utf-8")
+    assert results_table(PROJECT / "data" / "evidence") in document
     if names:
         found = find_answers(Places(PROJECT / "nowhere", (), PROJECT / "data"), model_identity("demo"), None, [])
         assert all(found[name].answer is not None for name in names)

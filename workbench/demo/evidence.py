@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis.evidence.answer import FILE, NEEDS_MODEL, QUESTIONS
+from analysis.evidence.answer import FILE, NEEDS_MODEL, QUESTIONS, read_answer
 from pare.errors import InputError
 from pare.files import write_bytes
 from pare.geometry import DEMO
@@ -61,6 +61,17 @@ def store_answers(
     return verdicts
 
 
+def results_table(folder: Path) -> str:
+    """The stored answers as a Markdown table: what `docs/evidence.md` shows."""
+    lines = ["| question | answer | n |", "|---|---|---|"]
+    for question in QUESTIONS:
+        if (folder / f"{question}.json").is_file():
+            answer = read_answer(folder / f"{question}.json")
+            counts = ", ".join(f"{count} {name}" for name, count in answer.n.items())
+            lines.append(f"| `{question}` | {answer.sentence} | {counts} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -76,7 +87,7 @@ def main() -> None:
 
     counts = {question: getattr(arguments, question) for question in SAMPLES}
     try:
-        found = store_answers(
+        store_answers(
             arguments.out,
             arguments.work,
             only=tuple(arguments.only),
@@ -88,8 +99,7 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    for question, sentence in found.items():
-        print(f"{question}: {sentence}")
+    print(results_table(arguments.out))
 
 
 if __name__ == "__main__":
