@@ -315,30 +315,32 @@ def test_two_evaluations_sorted_by_effect_with_the_worst_pair_in_the_player(at, 
     assert "| steps | **2** | **3** |" in words(test)
 
 
-def test_a_job_measures_what_lies_between_the_videos_and_its_result_is_kept(at, captures, tmp_path):
-    link = {"a": "captures/e/teacher", "b": "captures/e/small"}
-    test = alive(at("videos", **link))
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_job_measures_what_lies_between_the_videos_and_its_result_is_kept(at, captures, tmp_path, scored):
+    folder, link = tmp_path / "captures", {"a": "captures/teacher", "b": "captures/small"}
+    shutil.copytree(captures / "e", folder)
+    if not scored:
+        (folder / "small" / "scores.csv").unlink()
+    test = alive(at("videos", folder, **link))
+    assert ("not scored yet" in test.title[0].value) == (not scored)
     test.button(key="submit_compare").click().run()
     jobs = open_workspace(tmp_path / "workspace")
     (job,) = jobs.list(command="compare")
-    assert job.arguments["a"] == str(captures / "e" / "teacher")
-    assert "cancel-" in " ".join(str(button.key) for button in test.button) and "submit_compare" not in str(test.button)
+    assert job.arguments["a"] == str(folder / "teacher")
+    assert [button.key for button in test.button if str(button.key).startswith("cancel-")] == [f"cancel-{job.id}"]
     me = Identity.mine()
-    device = job.device
-    assert jobs.store.take_device(device, me)
-    job = jobs.store.claim(device, me)
-    folder = JobFolder(jobs.folder(job.id))
-    folder.create()
+    assert jobs.store.take_device(job.device, me)
+    job = jobs.store.claim(job.device, me)
+    place = JobFolder(jobs.folder(job.id))
+    place.create()
     result = plain(compare(job.arguments["a"], job.arguments["b"]))
-    folder.complete(job, result)
+    place.complete(job, result)
     assert jobs.store.finish(job, State.DONE, None, result)
-    test = alive(at("videos", **link))
+    test = alive(at("videos", folder, **link))
     shown = words(test)
-    assert (
-        "| PSNR | dB |" in shown
-        and "optical flow, mean" in shown
-        and "submit_compare" not in [b.key for b in test.button]
-    )
+    assert "| PSNR | dB |" in shown and "submit_compare" not in [button.key for button in test.button]
+    # The stored scores stay where there are some, with what only they have.
+    assert ("| digit | oracle |" in shown) == scored and ("optical flow, mean" in shown) == (not scored)
     test.selectbox(key="compare_worst_by").set_value("psnr").run()
     worst = min(result["videos"], key=lambda row: row["both"]["psnr"])
     assert test.selectbox(key="compare_pair").value == PROMPTS.index(worst["prompt"])

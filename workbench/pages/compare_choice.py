@@ -47,8 +47,8 @@ def two_of(names: Sequence[str], left: str | None, right: str | None) -> tuple[s
     >>> two_of(["x", "y", "z"], None, "z"), two_of(["x", "y"], "y", "y"), two_of(["x", "y"], "gone", "x")
     (('x', 'z'), ('y', 'x'), ('y', 'x'))
     """
-    a = left if left in names else next(name for name in names if name != right)
-    b = right if right in names and right != a else next(name for name in names if name != a)
+    a = left if left is not None and left in names else next(name for name in names if name != right)
+    b = right if right is not None and right in names and right != a else next(name for name in names if name != a)
     return a, b
 
 

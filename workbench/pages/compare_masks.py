@@ -104,7 +104,7 @@ def predicted(mask: Mask, run: Run | None) -> dict[str, Any]:
     if not fits:
         return {}
     size = run.manifest.clip
-    clip, kept = Clip(size["height"], size["width"], size["frames"]), mask.counts()
+    clip, kept = Clip(size["height"], size["width"], size["frames"]), dict[str, Any](mask.counts())
     return {
         "parameters": cost.parameters(geometry, **kept).total,
         "flops": cost.flops(geometry, clip, **kept).total,

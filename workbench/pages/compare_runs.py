@@ -175,8 +175,8 @@ def _show_heads(found: RunDifference, selection: Selection) -> None:
     changes = found.role_changes(selection.tau_s, selection.tau_t)
     if len(changes):
         names = [f"{row.block} · {row.head} {row.role_a} to {row.role_b}" for row in changes.head(LISTED).itertuples()]
-        more = f" and {len(changes) - LISTED} more" if len(changes) > LISTED else ""
-        st.markdown(f"**Other role at τs {selection.tau_s:g}, τt {selection.tau_t:g}:** {', '.join(names)}{more}.")
+        rest = f" and {len(changes) - LISTED} more" if len(changes) > LISTED else ""
+        st.markdown(f"**Other role at τs {selection.tau_s:g}, τt {selection.tau_t:g}:** {', '.join(names)}{rest}.")
     else:
         st.markdown(f"No head changes its role at τs {selection.tau_s:g}, τt {selection.tau_t:g}.")
 

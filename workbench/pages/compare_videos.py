@@ -59,16 +59,19 @@ def show_videos(shell: Shell, frame: Frame) -> None:
         return
     job = job_of(shell.places, folders)
     tables = tables_of(job)
-    effects = found.table if tables is None else tables.each
+    # Stored scores are of the same files, and may have more (the oracle's).
+    stored = not found.table.empty
+    effects = found.table if stored or tables is None else tables.each
     frame.title(headline(effects, len(found.pairs)))
     left, right = st.columns([5, 4], gap="medium")
     with left, guard("metrics"):
-        _show_effects(effects, tables, folders)
+        recipe = compare_recipes.metric_effects if stored else compare_recipes.measured_effects
+        _show_effects(effects, tables, folders, recipe(folders[0], folders[1]))
     with right:
         with guard("pairs"):
             _show_pair(shell, found.pairs, effects, tables, chosen)
         with guard("measuring"):
-            show_measuring(shell.places, folders, len(found.pairs), scored=not found.table.empty)
+            show_measuring(shell.places, folders, len(found.pairs), scored=stored)
         with guard("how they were made"):
             _show_making(a, b, found.pairs)
         words = [short_path(folder) for folder in folders]
@@ -107,17 +110,16 @@ def headline(effects: pd.DataFrame, pairs: int) -> str:
     )
 
 
-def _show_effects(effects: pd.DataFrame, tables: JobTables | None, folders: tuple[Path, ...]) -> None:
+def _show_effects(effects: pd.DataFrame, tables: JobTables | None, folders: tuple[Path, ...], python: str) -> None:
     if effects.empty:
         st.markdown("Neither the sets' own scores nor a measuring of them is there for both.")
         return
-    recipe = compare_recipes.metric_effects if tables is None else compare_recipes.measured_effects
     show_chart(
         metric_effects(effects),
         key="metric_effects",
         alt="B − A of every metric over its spread between prompts, largest first, with 95 % intervals around 0.",
         table=effects,
-        python=recipe(folders[0], folders[1]),
+        python=python,
         command=command_line("compare", *(short_path(folder) for folder in folders)),
         name="metric-effects",
     )
@@ -132,12 +134,12 @@ def _show_effects(effects: pd.DataFrame, tables: JobTables | None, folders: tupl
         "many metrics some do by chance."
     )
     if tables is not None and not tables.both.empty:
-        rows = [
+        between = [
             (plain(row.title), plain(row.unit), "–" if row.mean != row.mean else f"{row.mean:.3g}",
              interval(row.low, row.high).replace("+", ""), row.n)
             for row in tables.both.itertuples()
         ]  # fmt: skip
-        table(rows, ("between A and B", "unit", "mean", "95 %", "n"), key="between", left=2)
+        table(between, ("between A and B", "unit", "mean", "95 %", "n"), key="between", left=2)
 
 
 def _show_pair(
