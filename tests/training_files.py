@@ -61,7 +61,8 @@ def log_lines(steps: int, every: int = 1, stage: str = "width") -> list[dict[str
 
 def validation(step: int, n: int = 4) -> dict[str, Any]:
     """What a validation logs."""
-    found: dict[str, Any] = {"n": n, "clips": 2, "oracle digit": 0.5, "roles": 2}
+    found: dict[str, Any] = {"n": n, "clips": 2, "roles": 2}
+    found |= {"oracle digit": 0.5, "oracle digit n": 2, "oracle consistency": 0.83, "oracle consistency n": 2}
     for against, mean in (("data", 0.4), ("teacher", 0.1)):
         for sigma in SIGMAS:
             found |= {

@@ -33,7 +33,7 @@ def validation_clips(
 
     The first one also writes `clips/teacher-0.mp4` …, of the same captions and seeds, as the teacher is sampled
     (`teacher_settings`). Where captions and size are those of the moving digits, it gives the share of clips in which the oracle
-    reads what the caption asked for (`oracle digit`, `oracle colour`, …; n beside them). `pipe` is the teacher's pipeline; it has
+    reads what the caption asked for (`oracle digit`, `oracle colour`, …, each with its n). `pipe` is the teacher's pipeline; it has
     its own transformer again afterwards.
     """
 
@@ -76,7 +76,9 @@ def validation_clips(
                 if writes and not (folder / CLIPS / f"{TEACHER}-{number}.mp4").is_file():
                     write(generate(number, teacher_settings, step, "teacher's"), TEACHER, number, {"model": TEACHER})
         shares = {f"oracle {name}": sum(values) / len(values) for name, values in scores.items()}
-        return {"clips": len(captions)} | shares
+        # A still digit has no direction to be right about.
+        counts = {f"oracle {name} n": len(values) for name, values in scores.items()}
+        return {"clips": len(captions)} | shares | counts
 
     return validate
 

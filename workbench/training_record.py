@@ -21,6 +21,8 @@ from pare.training.log import LOG, parse_log
 SCHEMA, RECORD = "pare-training/1", "training.json"
 TEACHER = "teacher"
 NOT_LOSSES = ("step", "seconds", "gradient_norm", "learning_rate", "blocks_run")
+FACTORS = ("digit", "colour", "direction", "speed", "consistent")
+"""What the oracle answers with yes or no; its consistency itself is no share."""
 _ERROR = re.compile(r"(data|teacher) error at sigma (\S+)")
 
 
@@ -131,17 +133,18 @@ class Training:
 
     @cached_property
     def shares(self) -> pd.DataFrame:
-        """What the oracle read in the clips: step, factor, share, low, high (95 %, Wilson), n clips."""
+        """In how many clips the oracle read what was asked for: step, factor, share, low, high (95 %, Wilson), n clips."""
         from analysis.metrics.proportions import wilson_interval
 
         rows = []
         for row in self.validations.to_dict("records"):
-            n = int(row["clips"]) if np.isfinite(row.get("clips", np.nan)) else 0
             for name, share in row.items():
-                if not str(name).startswith("oracle ") or np.isnan(share) or not 0 <= share <= 1:
-                    continue
-                low, high = wilson_interval(round(share * n), n)
                 factor = str(name).removeprefix("oracle ")
+                counted = row.get(f"{name} n", np.nan)
+                if factor == name or factor not in FACTORS or np.isnan(share) or np.isnan(counted):
+                    continue
+                n = int(counted)
+                low, high = wilson_interval(round(share * n), n)
                 rows.append({"step": row["step"], "factor": factor, "share": share, "low": low, "high": high, "n": n})
         return pd.DataFrame(rows, columns=["step", "factor", "share", "low", "high", "n"])
 

@@ -45,7 +45,7 @@ def loss_curves(
     return make_figure(
         traces,
         x={"name": "training step", "range": [0, max(steps, last)]},
-        y={"name": f"loss, n = {samples} samples a point", "type": "log", "exponentformat": "power", "nticks": 8},
+        y={"name": f"loss, n = {samples} samples a point", "type": "log", "exponentformat": "power", "nticks": 6},
         height=height,
         margin={"l": 66, "r": 12, "t": 30, "b": 42},
         showlegend=True,
@@ -86,7 +86,12 @@ def validation_curves(
         words = [
             f"{row[value]:.4g} [{row['low']:.4g}, {row['high']:.4g}], n {row['n']:g}" for _, row in rows.iterrows()
         ]
-        line: Mark = {"type": "scatter", "mode": "lines+markers", "name": f"{by} {which}", "customdata": words}
+        line: Mark = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": f"σ = {which}" if by == "sigma" else str(which),
+            "customdata": words,
+        }
         line |= {"x": rows["step"], "y": rows[value], "error_y": interval, "hovertemplate": "%{customdata}"}
         traces.append(line | {"line": {"color": color, "dash": dash}, "marker": {"symbol": symbol, "size": 7}})
     return make_figure(
@@ -123,7 +128,9 @@ def role_counts(teacher: pd.DataFrame, student: pd.DataFrame, *, height: int = 2
                 "offsetgroup": whose,
                 "customdata": words,
             }
-            bar |= {"name": f"{letter} {whose}", "legendgroup": whose, "hovertemplate": "%{customdata}<extra></extra>"}
+            bar |= {"name": f"{letter} {ROLE_NAMES[letter]}", "hovertemplate": "%{customdata}<extra></extra>"}
+            # One key for both; which bar is whose is said below them.
+            bar |= {"legendgroup": letter, "showlegend": whose == "student"}
             outline = {"width": 1.5 if whose == "student" else 0, "color": "#7f7f7f"}
             pattern = {"shape": PATTERNS[letter], "size": 5, "solidity": 0.3}
             bar |= {"marker": {"color": rgba(color, alpha), "pattern": pattern, "line": outline}}

@@ -215,7 +215,7 @@ def test_a_finished_training_of_another_place_is_listed_and_shown(open_page, fol
     make_training(folder / "trained", validated=(20,), student=True)
     make_training(folder / "stopped", done=7)
     test = alive(open_page(PAGE, folder, training="mine/trained/training"))
-    assert "ended step 20 of 20" in test.title[0].value and "One validation so far" in words(test)
+    assert "ended at step 20 of 20" in test.title[0].value and "One validation so far" in words(test)
     assert sorted(test.selectbox(key="training_picker").options, key=len)
     other = alive(test.selectbox(key="training_picker").set_value("mine/stopped/training").run())
     assert "stands at step 7 of 20" in other.title[0].value and "--resume" in words(other)

@@ -44,7 +44,9 @@ def test_errors_have_the_t_interval_of_their_samples(tmp_path):
     assert (row["mean"], row["n"]) == (0.04, 4)
     assert row["low"] == pytest.approx(low) and row["high"] == pytest.approx(high)
     assert len(training.errors) == 2 * len(SIGMAS)
-    share = training.shares.iloc[0]
+    # Consistency is a mean, not a share.
+    (share,) = training.shares.to_dict("records")
+    assert (share["factor"], share["share"], share["n"]) == ("digit", 0.5, 2)
     # Wilson's interval of 1 of 2.
     z = stats.norm.ppf(0.975)
     centre, half = (0.5 + z**2 / 4) / (1 + z**2 / 2), z / (1 + z**2 / 2) * math.sqrt(0.5 * 0.5 / 2 + z**2 / 16)
@@ -131,7 +133,9 @@ def test_changed_roles_are_those_of_a_direct_transcription(tmp_path):
     everyone = np.array([expected[tuple(key)][3] for key in sorted(expected)]).T
     low, _ = bootstrap_interval(everyone)
     assert low[sorted(expected).index((found.iloc[0]["block"], found.iloc[0]["head"]))] == found.iloc[0]["low"], first
-    assert list(role_changes(teacher, teacher).columns) == list(found.columns) and not len(role_changes(teacher, teacher))
+    assert list(role_changes(teacher, teacher).columns) == list(found.columns) and not len(
+        role_changes(teacher, teacher)
+    )
     with pytest.raises(InputError, match="same samples"):
         role_changes(teacher, student[:3])
 

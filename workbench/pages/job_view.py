@@ -96,7 +96,7 @@ def cost_line(expected: Cost | None, took: float | None, *, finished: bool) -> s
         f" ({expected.source})" if expected is not None and expected.source and expected.seconds is not None else ""
     )
     words = f"Expected {', '.join(parts)}{source}" if parts else ""
-    if words and finished and took is not None:
+    if words and finished and took is not None and expected is not None and expected.seconds is not None:
         words += f"; took {duration(took)}"
     return words + "." if words else ""
 

@@ -117,7 +117,7 @@ def _settings(stage: str, geometry: Geometry, samples: int) -> dict[str, Any]:
     )
     usual = min(DistillSettings.model_fields["warmup"].default, found["train_steps"] // 4)
     found["warmup"] = warmup.number_input(
-        "Warm-up steps", 0, 10**6, usual, key=f"train_warmup_{stage}", help=_help("warmup")
+        "Warm-up steps", 0, 10**6, usual, key=f"train_warmup_{stage}_{found['train_steps']}", help=_help("warmup")
     )
     found["seed"] = seed.number_input("Seed", 0, 2**31 - 1, 0, key="train_seed")
     if stage == "joint":
@@ -150,7 +150,7 @@ def _router(geometry: Geometry, start: dict[str, Any]) -> dict[str, Any]:
     router, rate, budget = st.columns([3, 2, 4])
     words = {"learned": "timestep and content", "timestep": "timestep alone", "static": "a static ranking"}
     chosen = router.selectbox("Router decides by", list(words), format_func=words.__getitem__, key="train_router")
-    found = {"router": chosen}
+    found: dict[str, Any] = {"router": chosen}
     found["router_rate"] = rate.number_input(
         "Router's rate", 1e-8, 1.0, start["router_rate"], format="%.1e", step=1e-4, key="train_router_rate"
     )
@@ -186,8 +186,10 @@ def _validation(geometry: Geometry, train_steps: int, samples: int) -> dict[str,
     known = {name: _help(name) for name in ("validate_every", "held_out", "clips", "roles")}
     start, still = max(1, train_steps // 4), geometry.image_to_video
     return {
+        # About fifty points on a curve, at most one a step.
+        "log_every": max(1, min(DistillSettings.model_fields["log_every"].default, train_steps // 50)),
         "validate_every": every.number_input(
-            "Every … steps", 0, 10**6, start, key="train_every", help=known["validate_every"]
+            "Every … steps", 0, 10**6, start, key=f"train_every_{train_steps}", help=known["validate_every"]
         ),
         "held_out": held.number_input(
             "Held-out samples", 0, most, min(8, most // 4), key="train_held", help=known["held_out"]

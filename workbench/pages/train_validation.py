@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from analysis.figures.training import gate_shares, role_counts, validation_curves
@@ -13,7 +14,7 @@ from workbench.pages.chart import show_chart
 from workbench.pages.shell import bind, guard
 from workbench.pages.text import plain, short_path
 from workbench.pages.train_watch import PYTHON
-from workbench.pages.videos import show_player
+from workbench.pages.videos import described, show_player
 from workbench.places import Places
 from workbench.state import Selection
 from workbench.training_record import Training
@@ -102,6 +103,8 @@ def _clips(places: Places, training: Training, step: int, selection: Selection) 
     show_player(
         places, files | {f"student at step {step:,}": there[number]}, selection, tallest=240, key="train_player"
     )
+    shown = described(places, there[number], "student")
+    st.caption(plain(f"“{shown.prompt}”, seed {shown.seed}"))
     if teacher is None:
         st.caption("The teacher's clip comes with the first validation of a training started from now on.")
 
@@ -155,8 +158,28 @@ def _roles(training: Training, step: int, selection: Selection) -> None:
         count, clear = len(changes), int(changes["clear"].sum())
         kept = f"{count} heads that were kept" if count > 1 else "1 head that was kept"
         st.markdown(f"**{kept} changed role**, {clear} with a change of the ratio whose interval leaves 0 out:")
-        table = changes.head(SHOWN_CHANGES).rename(columns={"teacher_ratio": "r teacher", "student_ratio": "r student"})
-        st.dataframe(table, hide_index=True, height=210, key="train_changes")
+        st.dataframe(changes_table(changes.head(SHOWN_CHANGES)), hide_index=True, height=210, key="train_changes")
+
+
+def changes_table(changes: pd.DataFrame) -> pd.DataFrame:
+    """The heads that changed role, as people read them.
+
+    >>> row = {"block": 2, "head": 6, "teacher": "M", "student": "T", "teacher_ratio": 0.32, "student_ratio": 0.28, "change": -0.04}
+    >>> changes_table(pd.DataFrame([row | {"low": -0.05, "high": -0.03, "n": 4, "clear": True}])).values.tolist()
+    [[2, 6, 'M → T', '0.320 → 0.280', '-0.040 [-0.050, -0.030]', 'yes']]
+    """
+    rows = [
+        {
+            "block": row.block,
+            "head": row.head,
+            "role": f"{row.teacher} → {row.student}",
+            "ratio": f"{row.teacher_ratio:.3f} → {row.student_ratio:.3f}",
+            "change [95 %]": f"{row.change:+.3f} [{row.low:+.3f}, {row.high:+.3f}]",
+            "clear": "yes" if row.clear else "no",
+        }
+        for row in changes.itertuples()
+    ]
+    return pd.DataFrame(rows)
 
 
 def _router(training: Training, step: int) -> None:

@@ -64,9 +64,11 @@ def headline(entry: Entry, training: Training | None) -> str:
         return "This training waits for its turn" if waits else "This training has not begun"
     student = training.about.get("student")
     at = f"step {training.done:,} of {training.steps:,}"
-    done = "ended" if training.done >= training.steps and not entry.active else "is at" if entry.active else "stands at"
-    now = training.curves["loss"].dropna() if "loss" in training.curves else []
-    fell = f": the loss went from {now.iloc[0]:.3g} to {now.iloc[-1]:.3g}" if len(now) > 1 else ""
+    done = (
+        "ended at" if training.done >= training.steps and not entry.active else "is at" if entry.active else "stands at"
+    )
+    now = training.curves["loss"].dropna().tolist() if "loss" in training.curves else []
+    fell = f": the loss went from {now[0]:.3g} to {now[-1]:.3g}" if len(now) > 1 else ""
     return f"Stage {training.stage} of {student} {done} {at}{fell}"
 
 
