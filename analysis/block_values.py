@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -60,10 +61,19 @@ class BlockValues:
 
     def by_block(self) -> pd.DataFrame:
         """One row per block: `block`, `mean` over samples and steps, its 95 % interval `low`, `high`, `n` samples."""
-        return _table(average(self.values, (1,)), block=np.arange(self.values.shape[2]))
+        return self._by_block.copy()
 
     def by_step(self) -> pd.DataFrame:
         """One row per step: `timestep`, `mean` over samples and blocks, `low`, `high`, `n`."""
+        return self._by_step.copy()
+
+    # Their intervals are most of what a page computes, and it asks for them again and again.
+    @cached_property
+    def _by_block(self) -> pd.DataFrame:
+        return _table(average(self.values, (1,)), block=np.arange(self.values.shape[2]))
+
+    @cached_property
+    def _by_step(self) -> pd.DataFrame:
         return _table(average(self.values, (2,)), timestep=self.timesteps)
 
     def of_block(self, block: int) -> pd.DataFrame:

@@ -115,8 +115,8 @@ def show_parts(run: Run, selection: Selection, block: int) -> None:
         label_visibility="collapsed",
         **bind("block_input", block, lambda now: {"block": int(now), "head": None}),
     )
-    found = {LENSES[part].title: data.blocks(run, part, selection) for part in PARTS}
-    frames = {name: values.of_block(block) for name, values in found.items() if values is not None}
+    found = {LENSES[part].title: data.block_over_timesteps(run, part, selection, block) for part in PARTS}
+    frames = {name: frame for name, frame in found.items() if frame is not None}
     if frames:
         show_chart(
             parts_over_timesteps(frames, name="norm / ‖x‖", height=300),
@@ -127,7 +127,7 @@ def show_parts(run: Run, selection: Selection, block: int) -> None:
             command=recipes.report_command(run, selection.changed(block=block, head=None)),
             name=f"{run.folder.name}-block-{block}",
         )
-    missing = [name for name, values in found.items() if values is None]
+    missing = [name for name, frame in found.items() if frame is None]
     if missing:
         st.markdown(f"Not captured in this run: {', '.join(missing).lower()}. This captures all parts:")
         st.code(capture_command(run), language=None, wrap_lines=True)

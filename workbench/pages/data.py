@@ -129,7 +129,28 @@ def blocks(run: Run, lens: str, selection: Selection) -> BlockValues | None:
     return _blocks(str(run.folder), stamp(run.folder), lens, *part)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+def block_over_timesteps(run: Run, lens: str, selection: Selection, block: int) -> pd.DataFrame | None:
+    """One block through one lens: mean per step with interval and n, in the selection's part; None: not captured."""
+    if not set(LENSES[lens].needs) <= set(run.statistics):
+        return None
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _block_over_timesteps(str(run.folder), stamp(run.folder), lens, block, *part)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _block_over_timesteps(
+    folder: str,
+    when: tuple[int, ...],
+    lens: str,
+    block: int,
+    sample: int | None,
+    branch: str | None,
+    steps: list[int] | None,
+) -> pd.DataFrame:
+    return _blocks(folder, when, lens, sample, branch, steps).of_block(block)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
 def _blocks(
     folder: str, when: tuple[int, ...], lens: str, sample: int | None, branch: str | None, steps: list[int] | None
 ) -> BlockValues:
