@@ -13,10 +13,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
+from analysis.importance import mean_ratio
+from analysis.roles import classify, role_counts
+from analysis.runs import Run
 from pare import mask as masks
 from tests.browser.waiting import drawn, next_frame, press_at_once, resized
 from tests.runs_fixture import make_run
 from workbench.jobs.api import open_workspace
+from workbench.pages.mask_panel import head_plan
+from workbench.state import Selection
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,57 @@ def test_pinning_by_mouse_and_keyboard_changes_the_card_and_the_link(heads, idle
     heads.keyboard.press("Enter")
     expect(pinned(heads)).to_contain_text("Block 6, head 8")
     heads.wait_for_url(re.compile(r"block=6&head=8"))
+
+
+def test_p_and_thresholds_are_counted_while_they_move(heads, folder):
+    run = Run.open(folder / "captures" / "first")
+    slider, words = heads.get_by_role("slider", name="Pruning ratio p"), heads.locator(".mask-sliders .words")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    heads.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2)
+    heads.mouse.down()
+    for step in range(1, 9):
+        heads.mouse.move(box["x"] + box["width"] * (0.3 + step / 20), box["y"] + box["height"] / 2)
+    next_frame(heads)
+    now, before = float(slider.input_value()), words.inner_text()
+    assert now > 0.5 and "p=" not in heads.url and heads.sent == []
+    found = head_plan(run, Selection(ratio=now))
+    assert f"Removes {int((~found.self_heads).sum())} self-attention heads" in before
+    for name in ("parameters", "flops"):
+        size = heads.locator(f".mask-sliders tr[data-name={name}]").get_attribute("data-size")
+        assert float(size) == found.predicted[name]
+    heads.mouse.up()
+    heads.wait_for_url(re.compile(rf"[?&]p={now:g}"))
+    drawn(heads)
+    heads.sent.clear()
+    # A threshold is followed as it moves, too: other heads are temporal, so others are removed.
+    grip = heads.locator(".handle[data-threshold='1'] span")
+    grip.scroll_into_view_if_needed()
+    box = grip.bounding_box()
+    heads.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    heads.mouse.down()
+    heads.mouse.move(box["x"] + box["width"] / 2 + 120, box["y"] + box["height"] / 2, steps=6)
+    next_frame(heads)
+    tau_s, tau_t = thresholds(heads)
+    letters = classify(mean_ratio(run), tau_s, tau_t)
+    removed = ~head_plan(run, Selection(ratio=now, tau_s=tau_s, tau_t=tau_t)).self_heads
+    counts = ", ".join(f"{count} {role}" for role, count in role_counts(letters[removed]).items())
+    assert counts in words.inner_text() and counts not in before and heads.sent == []
+    heads.mouse.up()
+    heads.wait_for_url(re.compile(r"[?&]tt="))
+
+
+def test_a_point_of_the_scatter_pins_its_head(page, address):
+    page.goto(f"{address}/?view=scatter&x=value_norm&color=importance")
+    drawn(page)
+    before = card(page)
+    points = page.locator(".st-key-chart_head_scatter .scatterlayer .points path")
+    # Points may lie over one another: the last but the pinned one's ring is on top.
+    points.nth(points.count() - 2).click(force=True)
+    page.wait_for_url(re.compile(r"[?&]block=\d&head=\d"))
+    expect(pinned(page)).not_to_have_text(before)
+    drawn(page)
+    expect(page.locator("[data-testid=stAlert]")).to_have_count(0)
 
 
 def test_a_copied_link_reproduces_the_view_in_another_browser(heads, new_page, idle):

@@ -150,7 +150,8 @@ def _show(run: Run, places: Places, asked: Sequence[Ablation], selection: Select
             mask=short_path(last.mask_path(run, places)),
             out="masked.mp4",
         )
-        copy_button("Copy as command line", command, key="copy_ablation_command")
+        with st.container(horizontal=True):
+            copy_button("Copy as command line", command, key="copy_ablation_command")
 
 
 def _show_job(places: Places, job: Job, name: str) -> None:

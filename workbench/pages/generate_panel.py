@@ -70,7 +70,8 @@ def last_generation(places: Places) -> Job | None:
     """The newest generation job of the workspace, or None."""
     if not (places.workspace / "jobs.sqlite3").is_file():
         return None
-    jobs = jobs_of(places).list(command="generate", limit=50)
+    # Masked videos stand beside their dense ones, elsewhere.
+    jobs = [job for job in jobs_of(places).list(command="generate", limit=50) if not job.arguments.get("mask")]
     return max(jobs, key=lambda job: job.created, default=None)
 
 

@@ -1,6 +1,7 @@
 """What the Heads page reads beside ratios, cached by the run's folder and the time of its last change."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from analysis.aggregate import Cells
 from analysis.head_metrics import known_metrics, metric_table
 from analysis.head_view import HeadView, head_view, over_timesteps
 from analysis.run_difference import RunDifference, run_difference
+from analysis.run_match import match_runs
 from analysis.runs import Run
 from analysis.score_ranks import Rank, rank_of
 from analysis.score_table import ENDINGS, read_scores
@@ -140,6 +142,21 @@ def _table(
     return metric_table(
         run, list(names), sample=sample, branch=branch, steps=steps, tau_s=tau_s, tau_t=tau_t, alpha=alpha
     )
+
+
+def comparable(run: Run, places: Places, names: list[str]) -> list[str]:
+    """Those of the named runs that the open one can be subtracted from, in their order."""
+    return _comparable(places, str(run.folder), stamp(run.folder), tuple(names))
+
+
+@st.cache_data(ttl=LOOK_SECONDS * 5, max_entries=8, show_spinner=False)
+def _comparable(places: Places, folder: str, when: tuple[int, ...], names: tuple[str, ...]) -> list[str]:
+    run, found = open_run(Path(folder)), []
+    for name in names:
+        with suppress(InputError):
+            match_runs(run, open_run(places.find(name)))
+            found.append(name)
+    return found
 
 
 def difference(run: Run, other: Run, statistic: str, selection: Selection) -> RunDifference:

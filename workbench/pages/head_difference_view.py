@@ -22,10 +22,14 @@ DIFFERED = tuple(name for name, metric in METRICS.items() if len(metric.needs) =
 
 def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[int, int] | None) -> None:
     """B − A of a statistic of all heads, with intervals over prompts; a click pins the head."""
-    others = [name for name in shell.names if name != selection.run]
+    others = head_data.comparable(run, shell.places, [name for name in shell.names if name != selection.run])
+    if selection.compared in shell.names and selection.compared not in others:
+        # What was asked for is shown with the reason why not.
+        others = [*others, selection.compared]
     if not others:
         st.markdown(
-            "One run is here. Capture another, of a student or with other settings, to subtract this one from it."
+            "No other run here has this one's blocks, heads, clip length and timesteps. Capture one, of a student or with "
+            "other prompts, to subtract this one from it."
         )
         return
     known = [name for name in known_metrics(run) if name in DIFFERED]
@@ -59,7 +63,7 @@ def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[in
     )
     st.markdown(plain(f"{certainty}; {how}."))
     take_out(
-        lambda: figure_of_difference(found, name=METRICS[metric].symbol),
+        lambda: figure_of_difference(found),
         key="head_difference",
         alt=f"B − A of {METRICS[metric].title} for every head.",
         table=found.table,

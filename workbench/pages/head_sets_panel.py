@@ -71,6 +71,11 @@ def show_sets(
 ) -> None:
     """Draw the panel: save one of the `given` sets under a name, choose a saved one, take its mask out."""
     st.header("Sets of heads", anchor=False)
+    if selection.picked:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            listed = ", ".join(f"{block}.{head}" for block, head in selection.picked)
+            st.markdown(plain(f"Picked (block.head): {listed}"))
+            st.button("Clear", key="clear_picked", type="tertiary", on_click=choose, kwargs={"picked": ()})
     with st.form("save_set", border=False):
         which, name, button = st.columns([4, 3, 2], vertical_alignment="bottom")
         words = which.selectbox("Heads", list(given), key="set_source")

@@ -23,7 +23,8 @@ STYLE = """<style>
 .st-key-head_card [data-testid="stMarkdown"] p, .st-key-mask_panel [data-testid="stMarkdown"] p,
 .st-key-block_parts [data-testid="stMarkdown"] p { font-size: 0.9rem; }
 .st-key-head_ranks table { width: 100%; font-size: 0.8rem; font-variant-numeric: tabular-nums; }
-.st-key-head_ranks :is(td, th) { padding: 0.15rem 0.4rem; white-space: nowrap; }
+.st-key-head_ranks :is(td, th) { padding: 0.15rem 0.35rem; }
+.st-key-head_ranks :is(td, th):not(:nth-child(2)) { white-space: nowrap; }
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) table {
   width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums;
 }
