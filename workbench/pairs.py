@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 from pare.errors import InputError
 from pare.video import read_metadata
+from workbench.places import VIDEOS
 
-ENDINGS = (".mp4", ".webm", ".mov", ".mkv", ".avi")
 By: TypeAlias = Literal["prompt and seed", "file name", "order"]
 
 
@@ -113,7 +113,7 @@ def pair_videos(a: Iterable[StoredVideo], b: Iterable[StoredVideo]) -> Pairs:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS and not path.name.startswith("."))
 
 
 def _described(path: Path) -> StoredVideo:

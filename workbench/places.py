@@ -16,6 +16,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 WORKSPACE_VARIABLE = "PARE_WORKSPACE"
 FOLDERS_VARIABLE = "PARE_FOLDERS"
 DATA_VARIABLE = "PARE_DATA"
+VIDEOS = (".mp4", ".webm", ".mov", ".mkv", ".avi")
 DEPTH = 5
 """How many folders below a place a run may lie: a job's run is jobs/ID/artefacts/NAME below the workspace."""
 
@@ -126,6 +127,18 @@ class Places:
         """Names of the folders that hold an evidence.json, answers of `pare evidence`, in the same order."""
         return self._holding("evidence.json")
 
+    def videos(self) -> list[str]:
+        """Names of videos outside runs, evaluations and models, in the same order: the file where a folder has one alone,
+        else the folder."""
+        found: dict[Path, list[str]] = {}
+        for place, root in self.roots.items():
+            names: dict[Path, list[str]] = {}
+            for path in _files_below(root, VIDEOS, without=("run.json", "evaluation.json", "model_index.json")):
+                names.setdefault(path.parent, []).append(f"{place}/{path.relative_to(root).as_posix()}")
+            for folder, own in names.items():
+                found.setdefault(folder.resolve(), own)
+        return [own[0] if len(own) == 1 else own[0].rpartition("/")[0] for own in found.values()]
+
     def masks(self) -> list[str]:
         """Names of the pruning masks, told by the head of the file; none inside runs and models, in the same order."""
         # With it comes numpy, which the command line does not need to start.
@@ -157,7 +170,7 @@ def _folders_with(root: Path, file: str) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if depth < DEPTH else []
 
 
-def _files_below(root: Path, ending: str, without: tuple[str, ...]) -> Iterator[Path]:
+def _files_below(root: Path, ending: str | tuple[str, ...], without: tuple[str, ...]) -> Iterator[Path]:
     """Files below `root` with this ending, sorted; folders that hold a file of `without`, hidden ones and links are left."""
     for here, folders, files in os.walk(root, followlinks=False):
         depth = len(Path(here).relative_to(root).parts)

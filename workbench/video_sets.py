@@ -1,4 +1,4 @@
-"""Sets of videos that can be compared: evaluations with their scores, and runs with videos."""
+"""Sets of videos that can be compared: evaluations with their scores, runs with videos, and videos that lie about."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.runs import Run
 from pare.errors import InputError
+from workbench.pairs import find_videos
 
 ABOUT, SCORES, VIDEOS = "evaluation.json", "scores.csv", "videos"
 ORACLE = ("digit", "colour", "direction", "speed", "consistent", "consistency")
@@ -43,10 +44,15 @@ class VideoSet:
 
 
 def open_videos(folder: str | Path) -> VideoSet:
-    """The videos of an evaluation or of a run. Raises `InputError` for anything else, and for a damaged one."""
+    """The videos of an evaluation, of a run, of a folder, or one alone; of the last two, those that say prompt and seed.
+
+    Raises `InputError` where there is none, and for a damaged evaluation or run.
+    """
     folder = Path(folder)
     if (folder / ABOUT).is_file():
         return _evaluation(folder)
+    if not (folder / "run.json").is_file() and folder.exists():
+        return _loose(folder)
     run = Run.open(folder)
     rows = [
         {"prompt": sample.prompt, "seed": sample.seed, "path": str(run.videos[index])}
@@ -58,6 +64,21 @@ def open_videos(folder: str | Path) -> VideoSet:
             str(folder), got="a run without videos", expected="one with", fix="capture with --mode trajectory"
         )
     return VideoSet(folder, run.manifest.model, run.manifest.settings, {}, pd.DataFrame(rows), ())
+
+
+def _loose(place: Path) -> VideoSet:
+    found = find_videos(place)
+    known = [video for video in found if video.known]
+    if not known:
+        raise InputError(
+            str(place),
+            got=f"{len(found)} videos that do not say their prompt and seed",
+            expected="videos that pare made",
+            fix="pare compare A B, which pairs others by their names",
+        )
+    rows = [{"prompt": video.prompt, "seed": video.seed, "path": str(video.path)} for video in known]
+    model = {"model_id": known[0].model_id}
+    return VideoSet(place, model, known[0].settings, {}, pd.DataFrame(rows), ())
 
 
 def _evaluation(folder: Path) -> VideoSet:

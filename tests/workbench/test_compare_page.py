@@ -417,3 +417,18 @@ def test_only_evaluations_and_runs_with_videos_are_sets(captures, tmp_path):
     found = open_videos(run.folder)
     assert found.table["path"].tolist() == [str(path) for path in run.videos.values()]
     assert len(found.table) == 2 and not found.scored and found.model_id == "random"
+
+
+def test_videos_that_jobs_made_are_sets_too(at, captures, tmp_path):
+    made = [tmp_path / "workspace" / "jobs" / name / "artefacts" / "clip.mp4" for name in ("x", "y")]
+    frames = np.zeros((4, 32, 32, 3), np.uint8)
+    for path, steps in zip(made, (2, 3), strict=True):
+        about = {"model": {"model_id": "demo"}, "prompt": PROMPTS[0], "settings": {"seed": 5, "steps": steps}}
+        write_video(frames, path, 8, about)
+    test = alive(at("videos", None, a="workspace/jobs/x/artefacts/clip.mp4"))
+    assert test.selectbox(key="compare_videos_right").value == "workspace/jobs/y/artefacts/clip.mp4"
+    assert "1 pair of videos, not scored yet" in words(test) and "player" in components(test)
+    assert "| steps | **2** | **3** |" in words(test)
+    write_video(frames, made[1], 8, {})
+    with pytest.raises(InputError, match="do not say their prompt"):
+        open_videos(made[1])

@@ -86,6 +86,14 @@ def test_masks_are_told_by_their_head_and_not_looked_for_inside_runs_and_models(
     assert places.masks()[0] == "mine/mask.safetensors" and places.evaluations() == ["data/masks"]
 
 
+def test_videos_are_named_alone_or_by_their_folder_and_not_those_of_runs(places, tmp_path):
+    (tmp_path / "data" / "films").mkdir()
+    for name in ("a.mp4", "b.webm", "note.txt"):
+        (tmp_path / "data" / "films" / name).touch()
+    (tmp_path / "mine" / "v.mp4").touch()
+    assert places.videos() == ["data/films", "workspace/v.mp4"]
+
+
 def test_alike_named_folders_stay_apart(tmp_path):
     for folder in ("a/runs", "b/runs", "c/data", "d/..hidden name"):
         (tmp_path / folder).mkdir(parents=True)

@@ -20,7 +20,7 @@ class ComparedSets:
 
 def video_set(folder: Path) -> VideoSet:
     """The set in `folder`, read again when it has changed. Raises `InputError` for none, and for a damaged one."""
-    parts = [folder / name for name in (ABOUT, SCORES, "run.json", "videos")]
+    parts = [folder, *(folder / name for name in (ABOUT, SCORES, "run.json", "videos"))]
     return _set(str(folder), tuple(part.stat().st_mtime_ns for part in parts if part.exists()))
 
 

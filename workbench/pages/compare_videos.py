@@ -80,7 +80,7 @@ def show_videos(shell: Shell, frame: Frame) -> None:
 
 @st.cache_data(ttl=LOOK_SECONDS, max_entries=4, show_spinner=False)
 def set_names(places: Places) -> list[str]:
-    """Names of the evaluations in the places, and of the runs with videos."""
+    """Names of the evaluations in the places, of the runs with videos, and of other videos, such as jobs generate."""
     runs = []
     for name in places.runs():
         try:
@@ -88,7 +88,7 @@ def set_names(places: Places) -> list[str]:
                 runs.append(name)
         except InputError:
             continue
-    return [*evaluation_names(places), *runs]
+    return [*evaluation_names(places), *runs, *places.videos()]
 
 
 def headline(effects: pd.DataFrame, pairs: int) -> str:
