@@ -228,7 +228,7 @@ import sys
 from streamlit.testing.v1 import AppTest
 test = AppTest.from_file({str(PROJECT / "app.py")!r}, default_timeout=60).run()
 assert not test.exception and not test.error, (test.exception, test.error)
-for page in {list(PAGES.values())!r}:
+for page in {[*PAGES.values(), "workbench/pages/train.py"]!r}:
     test.switch_page(page).run()
     assert not test.exception and not test.error
 import workbench.server
