@@ -193,3 +193,25 @@ def test_png_and_svg_are_offered_where_the_server_has_what_draws_them(taken, mon
     taken("blocks", run="data/runs/demo")
     assert len(buttons) == 3 and len({each["name"] for each in buttons}) == 3
     assert all(each["script"].startswith("/api/plotly.min.js?v=") for each in buttons)
+
+
+def test_a_student_leaves_as_its_folder_with_its_card(tmp_path):
+    folder = tmp_path / "my student"
+    (folder / "transformer").mkdir(parents=True)
+    (folder / "transformer" / "weights.safetensors").write_bytes(b"0" * 2500)
+    (folder / "vae").symlink_to(tmp_path)
+
+    def page(path: str) -> None:
+        from pathlib import Path
+
+        from workbench.pages.student_folder import show_student_folder
+
+        show_student_folder(Path(path), key="student")
+
+    test = AppTest.from_function(page, args=(str(folder),)).run()
+    assert not test.exception and not test.get("download_button")
+    assert test.code[0].value == str(folder) and "2.5 kB" in test.caption[0].value
+    (folder / "README.md").write_text("# A student\n")
+    test.run()
+    assert [each.proto.label for each in test.get("download_button")] == ["Card (.md)"]
+    assert "with its card" in test.caption[0].value and len(test.get("bidi_component")) == 2

@@ -1,23 +1,18 @@
 """Runs: the captures in data/, in the workspace and in the named folders; one click opens one."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from analysis.runs import Run
 from pare.errors import InputError
+from workbench.components.copy_button.component import copy_button
 from workbench.pages import data
 from workbench.pages.shell import choose, empty_state, guard, open_shell
+from workbench.pages.student_folder import folder_size
 from workbench.pages.text import file_size, plain
 from workbench.places import Places
 
 WIDTHS = [4, 3, 2, 2, 2, 2, 2]
 HEADINGS = ("Run", "Model", "Mode", "Samples", "Steps", "Size", "")
-
-
-def folder_size(folder: Path) -> int:
-    """Bytes of the run's own files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def show_run(name: str, run: Run, *, is_open: bool) -> None:
@@ -40,7 +35,10 @@ def show_page(places: Places, names: list[str], opened: str | None) -> None:
     if not names:
         empty_state(places, names)
         return
-    st.title("Runs", anchor=False)
+    title, link = st.columns([4, 1], vertical_alignment="top")
+    title.title("Runs", anchor=False)
+    with link, st.container(horizontal=True, horizontal_alignment="right"):
+        copy_button("Copy link", None, key="copy_link")
     for column, heading in zip(st.columns(WIDTHS), HEADINGS, strict=True):
         column.caption(heading)
     for name in names:

@@ -12,10 +12,16 @@ CARD = "README.md"
 
 
 def show_student_folder(folder: Path, *, key: str) -> None:
-    """The folder's path and size, its card to download, and its path and copying as text for the clipboard."""
+    """The folder's path and size, and what takes it along."""
     st.code(short_path(folder), language=None, wrap_lines=True)
     card = folder / CARD
     st.caption(f"{file_size(folder_size(folder))}, a diffusers folder" + (" with its card" if card.is_file() else ""))
+    student_buttons(folder, key=key)
+
+
+def student_buttons(folder: Path, *, key: str) -> None:
+    """The student's card to download, and for the clipboard its path and the command that copies it."""
+    card = folder / CARD
     with st.container(horizontal=True):
         if card.is_file():
             st.download_button(
@@ -33,12 +39,14 @@ def show_student_folder(folder: Path, *, key: str) -> None:
 def copy_command(folder: Path) -> str:
     """The command that puts a copy of the folder where the shell is.
 
+    Parts that the folder only links to are copied whole.
+
     >>> copy_command(Path("my jobs/student"))
-    "cp -r 'my jobs/student' student-copy"
+    "cp -rL 'my jobs/student' student-copy"
     """
-    return shlex.join(["cp", "-r", short_path(folder), f"{folder.name}-copy"])
+    return shlex.join(["cp", "-rL", short_path(folder), f"{folder.name}-copy"])
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files of a folder; a link counts as what it points to."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of a folder's own files; what it links to does not count."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

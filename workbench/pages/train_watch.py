@@ -8,6 +8,7 @@ from workbench.jobs.job import Job, State
 from workbench.pages.chart import show_chart
 from workbench.pages.job_view import job_buttons, show_cost, show_log, show_progress, state_badge
 from workbench.pages.shell import guard, jobs_of
+from workbench.pages.student_folder import student_buttons
 from workbench.pages.text import file_size, plain, short_path
 from workbench.pages.train_work import Entry, open_training
 from workbench.pages.train_work import entries as all_entries
@@ -138,6 +139,8 @@ def _state(places: Places, entry: Entry, training: Training | None) -> None:
     if training is not None:
         for name, fact in facts(training):
             st.markdown(f"**{name}** {plain(fact)}")
+        if training.student is not None:
+            student_buttons(training.student, key="trained")
     if job is not None:
         show_log(jobs_of(places), job)
 
