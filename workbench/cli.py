@@ -268,7 +268,7 @@ def evidence(
     prompts: Annotated[str | None, typer.Option("--prompts", help="A text file, one prompt per line.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="How many of them are used.")] = None,
     remove: Annotated[
-        str | None, typer.Option("--remove", help="premise: how many heads go at a time, as 8,16.")
+        str | None, typer.Option("--remove", help="premise: how many heads of every block go, as 1,2.")
     ] = None,
     draws: Annotated[int, typer.Option("--draws", min=1, help="premise: random sets of each size.")] = 2,
     tau_s: TauS = 0.7,

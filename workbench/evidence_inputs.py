@@ -132,27 +132,26 @@ def _here(model: str) -> bool:
 
 
 def numbers_of_heads(text: str | int | Sequence[int] | None, geometry: Geometry) -> tuple[int, ...]:
-    """How many heads are switched off together: "8,16", a sequence, or a tenth and a fifth of all self-attention heads.
+    """How many heads of every block are switched off together: "1,2", a sequence, or a tenth and a fifth of a block's.
 
     Raises InputError for text that holds no whole numbers above 0.
     """
     if text is None:
-        total = geometry.blocks * geometry.heads
-        return tuple(sorted({max(1, total // 10), max(1, total // 5)}))
+        return tuple(sorted({max(1, geometry.heads // 10), max(1, geometry.heads // 5)}))
     parts = text.split(",") if isinstance(text, str) else [text] if isinstance(text, int) else text
     try:
         found = tuple(sorted({int(each) for each in parts}))
     except (TypeError, ValueError):
         found = ()
     if not found or found[0] < 1:
-        raise InputError("--remove", got=text, expected="numbers of heads, as 8,16", fix="--remove 8,16")
+        raise InputError("--remove", got=text, expected="numbers of heads of every block, as 1,2", fix="--remove 1,2")
     return found
 
 
 def videos_of_premise(prompts: int, removed: Sequence[int], draws: int, kinds: int) -> int:
     """How many videos the premise takes: the dense one and each set's, per prompt.
 
-    >>> videos_of_premise(10, (8, 16), 2, 2)
+    >>> videos_of_premise(10, (1, 2), 2, 2)
     130
     """
     return prompts * (1 + len(removed) * (2 + draws + kinds))

@@ -1,4 +1,4 @@
-"""Which self-attention heads are switched off to test the premise: as many temporal, spatial, random and unimportant ones."""
+"""Which self-attention heads are switched off to test the premise: in every block as many temporal, spatial, random ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ WORDS: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class HeadSet:
-    """Heads (block, head) that are off together: `kind` of WORDS, how many, and which draw of a random set."""
+    """Heads (block, head) that are off together: `kind` of WORDS, how many of every block, and the draw of a random set."""
 
     kind: str
     removed: int
@@ -51,28 +51,28 @@ def head_sets(
     draws: int = 2,
     seed: int = 0,
 ) -> list[HeadSet]:
-    """For every count in `removed`: the most temporal heads, the most spatial, `draws` random sets, and those that each of
-    `scores` ([block, head] by kind) ranks lowest.
+    """For every count in `removed`, so many heads of every block: the most temporal ones, the most spatial, `draws` random
+    sets, and those that each of `scores` ([block, head] by kind) ranks lowest.
 
-    `ratio` [block, head] is every head's mean. One head stays in every block, in all sets alike, since a mask keeps one.
-    Raises InputError for a count that leaves no such choice, and ratios or scores that are missing.
+    `ratio` [block, head] is every head's mean. Sets take as many of every block, since blocks differ more than heads do:
+    a set that emptied the first block would do most damage whatever its heads are. Raises InputError for a count above
+    half of a block, where two sets would share heads, and for ratios or scores that are missing.
 
-    >>> found = head_sets(np.array([[0.1, 0.9, 0.5], [0.2, 0.8, 0.4]]), {}, removed=[2], draws=1)
+    >>> found = head_sets(np.array([[0.1, 0.9, 0.5], [0.2, 0.8, 0.4]]), {}, removed=[1], draws=1)
     >>> [(each.name, each.heads) for each in found[:2]]
-    [('temporal-2', ((0, 0), (1, 0))), ('spatial-2', ((0, 1), (1, 1)))]
+    [('temporal-1', ((0, 0), (1, 0))), ('spatial-1', ((0, 1), (1, 1)))]
     """
     ratio = np.asarray(ratio, float)
-    blocks, heads = ratio.shape
-    most = blocks * (heads - 1)
+    most = ratio.shape[1] // 2
     orders = {TEMPORAL: ratio, SPATIAL: -ratio, **{kind: np.asarray(each, float) for kind, each in scores.items()}}
     for kind, values in orders.items():
         if not np.isfinite(values).all():
             raise InputError(f"{kind} heads", got="heads without a value", expected="one each", fix="another run")
     found = []
     for count in removed:
-        if not 1 <= count <= most // 2:
-            expected = f"1 to {most // 2}, so that two sets can differ"
-            raise InputError("--remove", got=count, expected=expected, fix=f"--remove {max(1, ratio.size // 10)}")
+        if not 1 <= count <= most:
+            expected = f"1 to {most} heads of every block, so that two sets can differ"
+            raise InputError("--remove", got=count, expected=expected, fix="--remove 1")
         for kind in (TEMPORAL, SPATIAL):
             found.append(HeadSet(kind, count, lowest(orders[kind], count)))
         for draw in range(draws):
@@ -84,17 +84,10 @@ def head_sets(
 
 
 def lowest(values: np.ndarray, count: int) -> tuple[tuple[int, int], ...]:
-    """The `count` heads with the smallest values, one head left in every block; sorted by block and head.
+    """The `count` heads of every block with the smallest values, a tie to the lower index; sorted by block and head.
 
-    >>> lowest(np.array([[1.0, 2.0], [3.0, 4.0]]), 2)
-    ((0, 0), (1, 0))
+    >>> lowest(np.array([[2.0, 1.0, 3.0], [3.0, 4.0, 0.0]]), 2)
+    ((0, 0), (0, 1), (1, 0), (1, 2))
     """
-    blocks, heads = values.shape
-    left = np.full(blocks, heads)
-    chosen: list[tuple[int, int]] = []
-    for index in np.argsort(values, axis=None, kind="stable"):
-        block, head = divmod(int(index), heads)
-        if left[block] > 1 and len(chosen) < count:
-            left[block] -= 1
-            chosen.append((block, head))
-    return tuple(sorted(chosen))
+    order = np.argsort(values, axis=1, kind="stable")[:, :count]
+    return tuple((block, int(head)) for block, row in enumerate(order) for head in np.sort(row))

@@ -17,8 +17,8 @@ DENSE = "dense"
 FEW = 20
 
 CLAIM = (
-    "Switching off the most temporal heads hurts motion more, and appearance less, than switching off as many of the most "
-    "spatial, of random, or of unimportant heads."
+    "Switching off the most temporal heads of every block hurts motion more, and appearance less, than switching off as "
+    "many of its most spatial, random, or unimportant heads."
 )
 RULE = (
     "Damage is how much worse a video is than the dense model's of the same prompt and seed, per outcome, motion and "
@@ -251,7 +251,7 @@ def _measured(oracle: bool) -> str:
 def _notes(oracle: bool, prompts: int, sets: Sequence[HeadSet]) -> tuple[str, ...]:
     kinds = [WORDS[each] for each in dict.fromkeys(each.kind for each in sets)]
     draws = len({each.draw for each in sets if each.kind == "random"})
-    notes = [f"Sets: {listed(kinds)}; {counted(draws, 'draw')} of random ones. Every block keeps one head at least."]
+    notes = [f"Sets: {listed(kinds)}; {counted(draws, 'draw')} of random ones."]
     if prompts < FEW:
         notes.append(
             f"{counted(prompts, 'prompt')}: percentile intervals over so few are too narrow; take more before trusting."
@@ -260,6 +260,6 @@ def _notes(oracle: bool, prompts: int, sets: Sequence[HeadSet]) -> tuple[str, ..
         notes.append(
             "SSIM and PSNR to the dense video also fall when something moves otherwise: they are not appearance alone."
         )
-    notes.append("Sets are chosen over the whole model, so they also differ in the blocks in which they lie.")
+    notes.append("Every set takes as many heads of every block: sets differ in their heads, not in where these lie.")
     notes.append("An interval that holds 0 is no proof that sets do equal damage; it says that n is too small to tell.")
     return tuple(notes)

@@ -49,7 +49,7 @@ def damage_contrasts(contrasts: pd.DataFrame, group: str) -> go.Figure:
 
 
 def damage_by_number(outcomes: pd.DataFrame, outcome: str, *, height: int = 300) -> go.Figure:
-    """Damage to one outcome by how many heads are off, a line per kind of set, with intervals over prompts.
+    """Damage to one outcome by how many heads of every block are off, a line per kind of set, with intervals over prompts.
 
     `outcomes` is the table of that name of the answer about the premise.
     """
@@ -78,7 +78,7 @@ def damage_by_number(outcomes: pd.DataFrame, outcome: str, *, height: int = 300)
     about = OUTCOMES[outcome]
     return make_figure(
         traces,
-        x={"name": "heads switched off", "tickvals": counts},
+        x={"name": "heads switched off in every block", "tickvals": counts},
         y={"name": f"{about.title} ({about.unit})"},
         height=height,
         hovermode="closest",

@@ -102,21 +102,25 @@ def test_outcomes_have_their_n_and_the_dense_value():
     assert any("too narrow" in note for note in few.notes)
 
 
-def test_sets_are_as_large_keep_a_head_in_every_block_and_random_ones_are_of_their_seed():
-    ratio = np.array([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7], [0.4, 0.5, 0.6]])
-    found = {each.name: each for each in head_sets(ratio, {"unimportant": ratio.T}, removed=[3], draws=2)}
-    assert found["temporal-3"].heads == ((0, 0), (0, 1), (2, 0)) and found["spatial-3"].heads == (
+def test_sets_take_as_many_heads_of_every_block_and_random_ones_are_of_their_seed():
+    ratio = np.array([[0.1, 0.2, 0.3, 0.5], [0.9, 0.8, 0.7, 0.6], [0.4, 0.5, 0.6, 0.45]])
+    found = {each.name: each for each in head_sets(ratio, {"unimportant": ratio[:, ::-1]}, removed=[1, 2], draws=2)}
+    assert found["temporal-2"].heads == ((0, 0), (0, 1), (1, 2), (1, 3), (2, 0), (2, 3))
+    assert found["spatial-1"].heads == ((0, 3), (1, 0), (2, 2)) and found["unimportant-1"].heads == (
+        (0, 3),
         (1, 0),
-        (1, 1),
-        (2, 2),
+        (2, 3),
     )
-    assert all(len(each.heads) == 3 and each.keep((3, 3)).any(axis=1).all() for each in found.values())
-    assert found["random-3-0"].heads != found["random-3-1"].heads
-    again = head_sets(ratio, {}, removed=[3], draws=2)
-    assert [each.heads for each in again if each.kind == "random"] == [found[f"random-3-{i}"].heads for i in (0, 1)]
-    order = sorted((value, index) for index, value in enumerate(ratio.ravel()))
-    assert lowest(ratio, 2) == tuple(sorted(divmod(index, 3) for _, index in order[:2]))
-    for removed in (0, 4):
+    for each in found.values():
+        assert ((~each.keep((3, 4))).sum(axis=1) == each.removed).all()
+    # Half of a block at most, so the most temporal and the most spatial are apart.
+    assert not set(found["temporal-2"].heads) & set(found["spatial-2"].heads)
+    assert found["random-2-0"].heads != found["random-2-1"].heads
+    again = head_sets(ratio, {}, removed=[2], draws=2)
+    assert [each.heads for each in again if each.kind == "random"] == [found[f"random-2-{i}"].heads for i in (0, 1)]
+    brute = [(block, int(head)) for block, row in enumerate(ratio) for head in sorted(np.argsort(row)[:2])]
+    assert lowest(ratio, 2) == tuple(brute)
+    for removed in (0, 3):
         with pytest.raises(InputError, match="--remove"):
             head_sets(ratio, {}, removed=[removed])
     with pytest.raises(InputError, match="without a value"):

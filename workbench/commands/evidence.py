@@ -37,11 +37,12 @@ def evidence(
     """Answer one of `analysis.evidence.answer.QUESTIONS`, or all, and write `evidence.json` and its tables into `out`.
 
     `source` is a run, or a model with its `run` (the demo's is bundled). roles, alpha, routes and averages read the run
-    alone; premise generates videos of `samples` of the `prompts` with nothing and with sets of `remove` heads off
-    (`draws` random sets each), scores switches every head off in turn on `samples` clean samples; both need the model
-    that the run was captured from. All at once get a folder each, and what cannot be answered is left out and named.
-    `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. `resume` goes on with a
-    folder of the very same request. Raises InputError for anything that could not work, before anything is written.
+    alone. premise generates videos of `samples` of the `prompts` with nothing and with sets of `remove` heads of every
+    block off (`draws` random sets each); scores switches every head off in turn on `samples` clean samples. Both need
+    the model that the run was captured from. All at once get a folder each, and what cannot be answered is left out and
+    named. `settings` are the fields of `RunSettings`; `load` stands in for `pare.models.load_pipeline`. `resume` goes on
+    with a folder of the very same request. Raises InputError for anything that could not work, before anything is
+    written.
     """
     wanted = questions(question)
     given = inputs(question, source, run=run, model=model, plan_only=bool(settings.get("dry_run")))
