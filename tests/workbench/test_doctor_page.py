@@ -161,7 +161,7 @@ def test_no_answer_names_the_command_to_run(open_page, answers):
 def test_a_model_is_checked_as_a_job(open_page, answers, tmp_path):
     answers({"machine": to_json(FINDINGS[:1]), "versions": {}})
     test = alive(open_page(PAGE, None))
-    assert "pare doctor demo" in words(test)
+    assert "pare doctor demo" in words(test) and "of memory." in words(test)
     alive(test.button(key="doctor_check").click().run())
     jobs = open_workspace(tmp_path / "workspace")
     (job,) = jobs.list()
@@ -170,6 +170,7 @@ def test_a_model_is_checked_as_a_job(open_page, answers, tmp_path):
     work_off(jobs, lambda *_: {"checks": checks, "left_out": None})
     text = words(alive(test.run()))
     assert "none left" in text and "0.1 off" in text and "fail" in text
+    assert "of memory, about 1 s as 1 job like it took" in text
 
 
 def test_a_foreign_finding_is_bad_input_of_nobody(open_page, answers):

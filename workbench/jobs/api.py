@@ -83,7 +83,7 @@ class Jobs:
         artefacts = self._folder(job_id).artefacts
         ready = prepare(command, arguments, device, package=self.commands, root=self.root, artefacts=artefacts)
         # Without a history nothing is expected, and nothing is kept.
-        if cost := cost or expected_cost(self._finished(command), ready, device):
+        if cost := cost or self.forecast(command, ready, device):
             self._folder(job_id).expect(cost)
         self.store.add(job_id, command, ready, device)
         if start:
@@ -174,6 +174,11 @@ class Jobs:
             and all(job.arguments.get(name) == value for name, value in wanted)
         ][:HISTORY]
         return sum(costs) / len(costs) if costs else None
+
+    def forecast(self, command: str, arguments: Mapping[str, Any], device: str = "auto") -> Cost | None:
+        """What finished jobs like this one took on this device; None where there is none."""
+        device = check_device(device)
+        return expected_cost(self._finished(command), arguments, device)
 
     def expected(self, job_id: str) -> Cost | None:
         """What the job was expected to cost when it was submitted; None where nothing was known."""

@@ -5,21 +5,10 @@ from typing import Any
 
 from workbench.jobs.job import Cost, Job
 
-FREE = (
-    "prompt",
-    "negative_prompt",
-    "seed",
-    "out",
-    "csv",
-    "parquet",
-    "resume",
-    "run",
-    "mask",
-    "student",
-    "data",
-    "image",
-)
-"""Arguments that say what is made and where, not how much work it is."""
+TEXTS = ("prompt", "negative_prompt", "seed")
+FILES = ("out", "csv", "parquet", "run", "mask", "student", "data", "image")
+FREE = {*TEXTS, *FILES, "resume", "device"}
+"""Arguments that say what is made and where, not how much work it is; devices are told apart by the jobs themselves."""
 MOST = 5
 """How many jobs, the newest ones, are averaged."""
 

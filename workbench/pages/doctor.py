@@ -6,15 +6,17 @@ import streamlit as st
 
 from workbench import doctor_process
 from workbench.components.copy_button.component import copy_button
+from workbench.jobs.device import fastest_device
 from workbench.jobs.job import State
 from workbench.machine import Finding, as_text, from_json, verdict
 from workbench.pages.generate_panel import models
 from workbench.pages.job_view import job_buttons, show_progress
 from workbench.pages.prune_work import find
 from workbench.pages.shell import Shell, guard, jobs_of, open_shell
-from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.text import command_line, duration, plain, short_path
 from workbench.places import Places
-from workbench.plan import gibi, tera
+from workbench.plan import gibi, plan, tera
+from workbench.settings import RunSettings
 
 POLL_SECONDS = 0.5
 LEVELS = {
@@ -102,7 +104,7 @@ def _check_model(places: Places) -> None:
     clicked = button.button("Load and check it", key="doctor_check", disabled=busy)
     st.caption(
         "Loads the model and runs some forwards: the same bits with capture on and off, no hook left, ratios against float64, "
-        "overhead."
+        f"overhead. {plain(check_cost(places, model, arguments))}"
     )
     if clicked:
         jobs_of(places).submit("doctor", arguments)
@@ -129,6 +131,20 @@ def _check_model(places: Places) -> None:
                 show_finding(each)
 
     st.fragment(watch, run_every=POLL_SECONDS if busy else None)()
+
+
+def check_cost(places: Places, model: str, arguments: dict[str, Any]) -> str:
+    """What checking a model takes, in one line."""
+    device = fastest_device()
+    filled = RunSettings.of().filled(model, videos=True)
+    need = gibi(plan(model, filled, device=device, forwards=1)["memory"]["total"])
+    known = None
+    if (places.workspace / "jobs.sqlite3").is_file():
+        known = jobs_of(places).forecast("doctor", arguments, device)
+    took = (
+        "" if known is None or known.seconds is None else f", about {duration(max(1.0, known.seconds))} {known.source}"
+    )
+    return f"On {device}: up to {need} of memory{took}."
 
 
 def model_findings(result: dict[str, Any]) -> list[Finding]:
