@@ -24,6 +24,8 @@ from workbench.demo.results.rows import Budget, Row, all_rows, choose, jobs_of
 from workbench.demo.results.seconds import ROUNDS, has_seconds, measure_seconds
 from workbench.demo.results.work import RECORD, Bench
 
+COUNTS = ("seeds", "prompts", "samples", "width_steps", "joint_steps", "few_steps_steps")
+NUMBERS = ("ratio", "learning_rate", "router_rate", "few_steps_rate")
 RUN = DEMO.parent / "runs" / "demo"
 
 
@@ -76,7 +78,8 @@ def settings_text(about: dict[str, Any], results: Results, effort: Effort) -> st
         f"Made of `{model['model_id']}` (weights {str(model['weight_hash'])[:12]}), run {about['run'][:12]}: {budget.ratio:.0%} "
         f"of heads and neurons cut, {budget.width_steps} and {budget.joint_steps} training steps of {budget.batch} samples in "
         f"stages I and II, {budget.few_steps_steps} of {budget.few_steps_batch} in stage III, {budget.samples} training "
-        f"samples; {len(results.keys)} prompts, {effort.run.steps} sampler steps, guidance {effort.run.guidance:g}, shift "
+        f"samples; learning rates {budget.learning_rate:g}, router {budget.router_rate:g}, stage III {budget.few_steps_rate:g}; "
+        f"{len(results.keys)} prompts, {effort.run.steps} sampler steps, guidance {effort.run.guidance:g}, shift "
         f"{effort.run.shift:g}."
     )
 
@@ -94,8 +97,7 @@ def main() -> None:
 
 
 def _run(given: argparse.Namespace) -> None:
-    numbers = {name: getattr(given, name) for name in ("seeds", "prompts", "samples", "ratio", "width_steps", "joint_steps",
-                                                      "few_steps_steps")}  # fmt: skip
+    numbers = {name: getattr(given, name) for name in (*COUNTS, *NUMBERS)}
     budget = replace(Budget(), **{name: value for name, value in numbers.items() if value is not None})
     effort = Effort.of(given.model, budget)
     rows = rows_of(effort, given.rows.split(",") if given.rows else None)
@@ -128,9 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, help="samples of pare distill data; default: made in the folder")
     parser.add_argument("--prompt-file", type=Path, default=HELD_OUT)
     parser.add_argument("--page", type=Path, default=PAGE)
-    for name in ("seeds", "prompts", "samples", "width_steps", "joint_steps", "few_steps_steps"):
-        parser.add_argument("--" + name.replace("_", "-"), type=int, help=f"default: {getattr(Budget(), name)}")
-    parser.add_argument("--ratio", type=float, help=f"share that is cut; default: {Budget().ratio}")
+    for name in (*COUNTS, *NUMBERS):
+        kind = int if name in COUNTS else float
+        parser.add_argument("--" + name.replace("_", "-"), type=kind, help=f"default: {getattr(Budget(), name)}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dry-run", action="store_true", help="print rows, steps and hours")
     parser.add_argument("--write", action="store_true", help="fill the page from what is there; nothing is run")

@@ -26,7 +26,8 @@ class Budget:
     """What every row gets: the cut, training steps, prompts, trainings.
 
     Stage I has `width_steps`, stage II `joint_steps`; a row without one of them gets the steps of both in the other. Stage III
-    comes on top, where a row has it. `seeds` trainings for main rows, one for baselines.
+    comes on top, where a row has it. `seeds` trainings for main rows, one for baselines. The rates are for a model of a few
+    million parameters and few steps; those of `DistillSettings` are the paper's.
     """
 
     ratio: float = 0.3
@@ -39,6 +40,9 @@ class Budget:
     seeds: int = 3
     prompts: int = 200
     samples: int = 2048
+    learning_rate: float = 5e-4
+    router_rate: float = 5e-3
+    few_steps_rate: float = 1e-4
 
     @property
     def steps(self) -> int:

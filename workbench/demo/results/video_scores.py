@@ -20,15 +20,11 @@ from pare.files import replacing
 from pare.progress import Progress, silent
 from pare.video import read_video
 from workbench.call import plain
+from workbench.demo.results.work import video_path
 from workbench.distill_validation import oracle_scores
 
-VIDEOS, FLOWS = "videos", "flows"
+FLOWS = "flows"
 Flow = Float[np.ndarray, "pairs 2 rows columns"]
-
-
-def video_path(folder: Path, number: int) -> Path:
-    """Where video number i of an evaluation lies."""
-    return folder / VIDEOS / f"{number:05d}.mp4"
 
 
 def alone(frames: Video, flow: Flow, caption: str) -> dict[str, float]:

@@ -19,13 +19,10 @@ from pare.video import read_metadata
 from workbench.call import plain
 from workbench.demo.results.effort import FEW_STEPS
 from workbench.demo.results.rows import MASKS, TEACHER, Budget, Job
-from workbench.demo.results.video_scores import score_videos, video_path
 
 SCHEMA, SCORES_SCHEMA = "pare-results/1", "pare-results-scores/1"
 RECORD, EVALUATIONS, SCORES, STUDENTS = "results.json", "evaluations", "scores", "students"
-# For models of a few million parameters and few steps; `DistillSettings` has the paper's.
-RATES = {"width": 5e-4, "joint": 5e-4, "steps": 1e-4}
-ROUTER_RATE, WARMUP, CHECKPOINT_EVERY = 5e-3, 30, 25
+WARMUP, CHECKPOINT_EVERY = 30, 25
 # What decides which jobs there are and stands in their names.
 NAMED = ("seeds", "width_steps", "joint_steps", "few_steps_steps")
 
@@ -121,11 +118,12 @@ class Bench:
         few = stage.name == "steps"
         settings: dict[str, Any] = {
             "train_steps": stage.steps, "batch": budget.few_steps_batch if few else budget.batch,
-            "learning_rate": RATES[stage.name], "warmup": min(WARMUP, stage.steps), "seed": job.seed,
+            "learning_rate": budget.few_steps_rate if few else budget.learning_rate, "seed": job.seed,
+            "warmup": min(WARMUP, stage.steps),
             "checkpoint_every": CHECKPOINT_EVERY, "device": "cpu",
         }  # fmt: skip
         if stage.name == "joint":
-            settings |= {"run": self.run, "router_rate": ROUTER_RATE}
+            settings |= {"run": self.run, "router_rate": budget.router_rate}
         if few:
             settings |= {"few_steps": FEW_STEPS, "trajectories": budget.trajectories}
         student = None if job.source is None else self.student(job.source)
@@ -161,6 +159,8 @@ class Bench:
 
     def score(self, model: str, name: str, progress: Progress = silent) -> None:
         """The scores of an evaluation's videos, beside the teacher's."""
+        from workbench.demo.results.video_scores import score_videos
+
         folder, place = self.folder / EVALUATIONS, self.folder / SCORES / f"{name}.json"
         lines = place.with_suffix(".jsonl")
         videos = score_videos(folder / name, folder / TEACHER, self.prompts, lines, progress)
@@ -178,6 +178,11 @@ class Bench:
     def sampling(self, job: Job) -> dict[str, Any]:
         """What replaces the model's own sampling; a student of four steps keeps its own."""
         return {} if any(stage.name == "steps" for stage in job.row.stages) else self.settings
+
+
+def video_path(folder: Path, number: int) -> Path:
+    """Where video number i of an evaluation lies."""
+    return folder / "videos" / f"{number:05d}.mp4"
 
 
 def has_all_shards(folder: Path) -> bool:

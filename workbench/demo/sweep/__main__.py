@@ -68,7 +68,11 @@ def main() -> None:
 
 
 def _run(given: argparse.Namespace) -> None:
-    numbers = {name: value for name in ("held_out", "videos", "samples") if (value := getattr(given, name)) is not None}
+    numbers = {
+        name: value
+        for name in ("held_out", "videos", "samples", "learning_rate")
+        if (value := getattr(given, name)) is not None
+    }
     plan = replace(Plan(), **numbers)
     effort = Effort.of(given.model, Budget())
     if given.dry_run:
@@ -94,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--page", type=Path, default=PAGE)
     for name in ("held_out", "videos", "samples"):
         parser.add_argument("--" + name.replace("_", "-"), type=int, help=f"default: {getattr(Plan(), name)}")
+    parser.add_argument("--learning-rate", type=float, help=f"default: {Plan().learning_rate}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dry-run", action="store_true", help="print trainings, steps and hours")
     parser.add_argument("--write", action="store_true", help="fill the page from what is there; nothing is run")

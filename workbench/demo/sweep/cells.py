@@ -32,6 +32,7 @@ class Plan:
     videos: int = 40
     samples: int = 2048
     batch: int = 16
+    learning_rate: float = 5e-4
 
     @property
     def train_steps(self) -> int:

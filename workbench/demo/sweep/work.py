@@ -16,7 +16,7 @@ from pare.geometry import read_json
 from pare.progress import Progress, silent
 from pare.versions import versions
 from workbench.demo.results.rows import MASKS
-from workbench.demo.results.work import RATES, WARMUP, has_all_shards
+from workbench.demo.results.work import WARMUP, has_all_shards
 from workbench.demo.sweep.cells import Cell, Plan
 from workbench.settings import RunSettings
 
@@ -91,7 +91,7 @@ class Bench:
         distill(
             "width", self.model, out=out, data=self.samples, student=pruned, resume=True, validate=self._look(cell),
             validate_every=self.plan.every, train_steps=self.plan.train_steps, batch=self.plan.batch,
-            learning_rate=RATES["width"], warmup=min(WARMUP, self.plan.train_steps), checkpoint_every=CHECKPOINT_EVERY,
+            learning_rate=self.plan.learning_rate, warmup=min(WARMUP, self.plan.train_steps), checkpoint_every=CHECKPOINT_EVERY,
             device="cpu", progress=self.progress,
         )  # fmt: skip
         shutil.rmtree(out / "training" / "state", ignore_errors=True)
