@@ -1,6 +1,6 @@
 """What can be said of every self-attention head in one number, by name: what a grid, a scatter or a table of heads shows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,7 +55,7 @@ def head_metric(
     *,
     sample: int | None = None,
     branch: str | None = None,
-    steps: list[int] | None = None,
+    steps: Sequence[int] | None = None,
     tau_s: float = TAU_S,
     tau_t: float = TAU_T,
     alpha: float = 1.5,
@@ -97,7 +97,7 @@ def metric_table(
     *,
     sample: int | None = None,
     branch: str | None = None,
-    steps: list[int] | None = None,
+    steps: Sequence[int] | None = None,
     tau_s: float = TAU_S,
     tau_t: float = TAU_T,
     alpha: float = 1.5,

@@ -145,15 +145,24 @@ def frame_map(run: Run, selection: Selection, block: int, head: int) -> str:
     )
 
 
-def head_scatter(run: Run, selection: Selection, x: str, y: str, color: str, names: Mapping[str, str]) -> str:
-    """All heads by two metrics and a colour."""
+def head_scatter(
+    run: Run,
+    selection: Selection,
+    x: str,
+    y: str,
+    color: str,
+    names: Mapping[str, str],
+    pinned: tuple[int, int] | None = None,
+) -> str:
+    """All heads by two metrics and a colour, the `pinned` one ringed."""
+    ring = "" if pinned is None else f", pinned={pinned!r}"
     wanted = list(dict.fromkeys([x, y, *([color] if color != "role" else [])]))
     return _script(
         run,
         {"analysis.figures.head_scatter": "head_scatter", "analysis.head_metrics": "metric_table"},
         f"table = metric_table(run, {wanted!r}{_part(selection)}, {_thresholds(selection)}, alpha={selection.alpha!r})",
         f"names = {dict(names)!r}",
-        f"figure = head_scatter(table, {x!r}, {y!r}, {color!r}, names=names, {_thresholds(selection)})",
+        f"figure = head_scatter(table, {x!r}, {y!r}, {color!r}, names=names, {_thresholds(selection)}{ring})",
     )
 
 

@@ -132,6 +132,13 @@ def test_the_words_name_the_part_of_the_run_that_is_shown(taken, page):
         check(given)
 
 
+def test_other_views_of_all_heads_are_made_again_too(taken):
+    found = taken("heads", run="data/runs/demo", view="scatter", steps="0-3")
+    assert any("scatter" in given.python for given in found)
+    for given in found:
+        check(given)
+
+
 @pytest.fixture(scope="module")
 def routed(tmp_path_factory) -> Path:
     """A folder with a run of three samples whose router looked at the content."""

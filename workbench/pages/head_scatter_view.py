@@ -30,7 +30,7 @@ def show_scatter(run: Run, selection: Selection, cell: tuple[int, int] | None) -
         key="head_scatter",
         alt=f"All heads by {METRICS[x].title} and {METRICS[y].title}, shapes by role.",
         table=table,
-        python=recipes.head_scatter(run, selection, x, y, color, titles),
+        python=recipes.head_scatter(run, selection, x, y, color, titles, cell),
         command=None,
         name=f"{run.folder.name}-{x}-{y}",
         on_select=lambda: pin_point(st.session_state.get("head_scatter")),
