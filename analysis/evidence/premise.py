@@ -107,7 +107,7 @@ def _damages(videos: pd.DataFrame, sets: Sequence[HeadSet]) -> pd.DataFrame:
     ablated = videos[videos["set"].isin(about)]
     rows = []
     for name, outcome in OUTCOMES.items():
-        if name not in videos.columns:
+        if name not in videos.columns or not videos[name].notna().any():
             continue
         before = dense[name].reindex(pd.MultiIndex.from_frame(ablated[key])).to_numpy(float)
         value = ablated[name].to_numpy(float)
