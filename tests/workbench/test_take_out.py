@@ -132,9 +132,21 @@ def test_the_words_name_the_part_of_the_run_that_is_shown(taken, page):
         check(given)
 
 
-def test_other_views_of_all_heads_are_made_again_too(taken):
-    found = taken("heads", run="data/runs/demo", view="scatter", steps="0-3")
-    assert any("scatter" in given.python for given in found)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """A folder with two runs that were measured alike."""
+    folder = tmp_path_factory.mktemp("pair")
+    for seed, name in enumerate("ab"):
+        make_sampled_run(folder / name, blocks=4, steps=4, samples=3, seed=seed)
+    return folder
+
+
+@pytest.mark.parametrize("view", ["scatter", "difference"])
+def test_other_views_of_all_heads_are_made_again_too(taken, pair, view):
+    # "with" is the run that a difference is taken to.
+    names = [f"{pair.name}/{name}" for name in "ab"]
+    found = taken("heads", pair, run=names[0], view=view, steps="0-2", **{"with": names[1]})
+    assert any(view in given.python for given in found)
     for given in found:
         check(given)
 
