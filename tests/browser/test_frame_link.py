@@ -27,6 +27,8 @@ def address(serve, tmp_path_factory, free_port) -> str:
 def test_a_frame_of_the_video_is_marked_in_the_map_and_a_click_there_seeks(page: Page, address):
     sent = []
     page.on("websocket", lambda socket: socket.on("framesent", lambda payload: sent.append(payload)))
+    # The map and the player beneath it at once, so that the mouse reaches both.
+    page.set_viewport_size({"width": 1440, "height": 1600})
     page.goto(f"{address}/?vf=5&block=1&head=1")
     drawn(page)
     frame_map, player = page.locator(".frame-map"), page.locator(".player")
