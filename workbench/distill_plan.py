@@ -1,11 +1,12 @@
 """What a stage will need, before it starts and without weights: memory of a device, work, hours."""
 
 import dataclasses
+import math
 from typing import Any
 
 from pare import cost
 from pare.geometry import Clip, Geometry, latent_frames
-from pare.training.plan import FLOAT32, Setup, step_flops, training_memory, trajectory_flops
+from pare.training.plan import FLOAT32, SIGMAS, Setup, step_flops, training_memory, trajectory_flops
 from workbench.distill_settings import DistillSettings
 from workbench.plan import BYTES, gibi, tera
 
@@ -40,6 +41,20 @@ def training_disk(
     elif stage != "steps" and run.velocities:
         disk["velocities"] = run.velocities * (samples or 0) * clip
     return disk
+
+
+def validation_flops(stage: Any, geometry: Geometry, run: DistillSettings, kept: dict[str, Any]) -> float:
+    """Operations of all validations of a training: errors and roles at every noise level, clips by the sampler, the teacher's
+    clips and roles once. Decoding is not in it."""
+    if not run.validate_every:
+        return 0.0
+    assert run.train_steps is not None and run.steps is not None
+    student, teacher = cost.flops(geometry, run.clip, **kept).total, cost.flops(geometry, run.clip).total
+    sampled = run.steps * (2 if (run.guidance or 1) > 1 else 1)
+    own = run.few_steps if stage == "steps" else sampled
+    each = run.clips * own * student + len(SIGMAS) * (run.held_out * (student + teacher) + run.roles * student)
+    once = run.clips * sampled * teacher + len(SIGMAS) * run.roles * teacher
+    return math.ceil(run.train_steps / run.validate_every) * each + once
 
 
 def plan_stage(
@@ -77,6 +92,7 @@ def plan_stage(
         "disk": disk | {"total": sum(disk.values())},
         "flops_per_step": step_flops(geometry, run.clip, kept, setup),
         "flops_per_device": flops,
+        "validation_flops": validation_flops(stage, geometry, run, kept),
         "train_steps": run.train_steps,
         "samples_per_step": run.batch * run.accumulation * setup.processes,
         "hours_at_400_tflops": flops / 400e12 / 3600,
@@ -90,6 +106,7 @@ def render_plan(result: dict[str, Any]) -> str:
         return f"plan for {result['model']}: {result['samples']} samples, {gibi(result['bytes'])} (nothing was run)"
     memory, disk, clip = result["memory"], result["disk"], result["clip"]
     parts = ", ".join(f"{name} {gibi(size)}" for name, size in memory.items() if name != "total")
+    checks = f", {tera(result['validation_flops'])} in validations" if result["validation_flops"] else ""
     where = f"{result['processes']} devices, models in shards" if result["sharded"] else "one device"
     return "\n".join(
         [
@@ -100,7 +117,7 @@ def render_plan(result: dict[str, Any]) -> str:
             f"disk        {gibi(disk['total'])} at most: "
             + ", ".join(f"{name} {gibi(size)}" for name, size in disk.items() if name != "total"),
             f"work        {result['train_steps']} steps of {result['samples_per_step']} samples, "
-            f"{tera(result['flops_per_step'])} a step and device",
+            f"{tera(result['flops_per_step'])} a step and device{checks}",
             f"time        {result['hours_at_400_tflops']:,.1f} h at 400 TFLOP/s a device",
         ]
     )

@@ -13,9 +13,10 @@ from analysis.capture import CaptureSpec, capture
 from pare.files import write_bytes
 from pare.training.data import LatentData
 from pare.training.parallel import computing
+from pare.training.plan import SIGMAS
 from pare.training.sampling import noised
 from pare.training.stages import ran_blocks
-from pare.training.validation import SIGMAS, Report, nobody
+from pare.training.validation import Report, nobody
 from pare.versions import versions
 
 SCHEMA, ROLES, TEACHER = "pare-roles/1", "roles", "teacher"

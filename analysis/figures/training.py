@@ -64,7 +64,7 @@ def logged_curve(curves: pd.DataFrame, column: str, name: str, *, log: bool = Fa
     line: Mark = {"type": "scatter", "x": rows["step"], "y": rows[column], "line": {"color": color, "width": 1.5}}
     line |= {"mode": "lines+markers" if len(rows) < 40 else "lines", "hovertemplate": "%{y:.4g}<extra></extra>"}
     scale = {"type": "log", "exponentformat": "power", "nticks": 6} if log else {"exponentformat": "power", "nticks": 6}
-    return make_figure([line], x={"name": "training step"}, y={"name": name, **scale}, height=height)
+    return make_figure([line], x={"name": "step"}, y={"name": name, **scale}, height=height)
 
 
 def validation_curves(

@@ -17,6 +17,8 @@ STAGES: tuple[Stage, ...] = ("width", "joint", "steps")
 SAVED: Mapping[int, tuple[int, int, int, float, int]] = {4: (37, 33, 18, 8.1, 32), 2: (32, 24, 12, 4.1, 24)}
 FLOAT32 = 4
 GIB = 2**30
+SIGMAS = (0.2, 0.5, 0.8)
+"""Noise levels at which a validation looks at every held-out sample."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 from pare.training.data import LatentData
 from pare.training.losses import velocity_loss
 from pare.training.parallel import computing
+from pare.training.plan import SIGMAS
 from pare.training.sampling import noised
 from pare.training.stages import teacher_velocity
 
-SIGMAS = (0.2, 0.5, 0.8)
 Report: TypeAlias = Callable[[int, str], None]
 """Told (training step, what a validation is doing); it may raise `Cancelled`."""
 

@@ -10,11 +10,14 @@ from diffusers import WanPipeline
 
 import pare.transformer
 from analysis.run_writer import RunWriter
+from pare.cost import flops
 from pare.depth.budget import BudgetSchedule
 from pare.errors import Cancelled, InputError
+from pare.geometry import Clip
 from pare.mask import Mask, save
 from pare.models import load_pipeline
-from pare.reference import model_identity
+from pare.reference import model_geometry, model_identity
+from pare.student import cost_arguments
 from pare.training.data import LatentData
 from pare.training.loop import read_log
 from pare.transformer import PareWanTransformer3DModel
@@ -362,6 +365,27 @@ def test_a_probe_times_a_step_and_leaves_nothing(tiny_folder, pruned, data, tmp_
     assert not (tmp_path / "o").exists()
     assert main([*map(str, line), *words(**QUICK)]) == 0
     assert "nothing was trained" in capsys.readouterr().out
+
+
+def test_validations_are_planned_as_so_many_forwards(tiny_folder, pruned, data):
+    given = QUICK | {
+        "train_steps": 10,
+        "validate_every": 4,
+        "held_out": 2,
+        "clips": 1,
+        "roles": 2,
+        "steps": 3,
+        "guidance": 2.0,
+    }
+    plan = distill("width", str(tiny_folder), student=pruned, data=data, out="x", dry_run=True, **given)
+    none = distill("width", str(tiny_folder), student=pruned, data=data, out="x", dry_run=True, **QUICK)
+    clip, geometry = Clip(32, 32, 9), model_geometry(str(tiny_folder))
+    kept = cost_arguments(json.loads((pruned / "transformer" / "config.json").read_text()))
+    student, teacher = flops(geometry, clip, **kept).total, flops(geometry, clip).total
+    # At steps 4, 8 and 10: 3 steps of two branches, 2 samples at 3 levels, 2 of them for roles; the teacher's once.
+    each = 6 * student + 3 * 2 * (student + teacher) + 3 * 2 * student
+    assert plan["validation_flops"] == pytest.approx(3 * each + 6 * teacher + 3 * 2 * teacher)
+    assert none["validation_flops"] == 0
 
 
 def test_the_disk_of_a_plan_holds_what_a_training_writes(tiny_folder, pruned, data, tmp_path):

@@ -18,6 +18,7 @@ from workbench.commands.distill import distill
 from workbench.jobs.api import Cost, Jobs, State, open_workspace
 from workbench.jobs.process import Identity
 from workbench.pages import train_validation, train_watch, train_work
+from workbench.pages.text import duration
 from workbench.pages.train_work import entries, start
 from workbench.places import Places
 from workbench.training_choices import Wanted, suggested
@@ -140,8 +141,13 @@ def test_a_probe_gives_the_time_and_is_no_training(open_page, folder, workspace)
     assert "--batch 16" in typed
     probed = {"stage": "width", "probe": True, "step_seconds": 0.5, "flops_per_step": plan["flops_per_step"]}
     work_off(jobs, lambda *_: probed)
-    # 200 steps of half a second.
-    assert "about 1 min 40 s (from a probe of stage width here" in words(alive(test.run()))
+    # 200 steps of half a second, and what validations are more.
+    alive(test.number_input(key="train_every_200").set_value(0).run())
+    assert "about 1 min 40 s (from a probe of stage width here" in words(test) and "500 ms each" in words(test)
+    alive(test.number_input(key="train_every_200").set_value(200).run())
+    checked = distill("width", "demo", out="x", dry_run=True, validate_every=200, held_out=3, clips=2, roles=4, **given)
+    seconds = 0.5 * (200 + checked["validation_flops"] / checked["flops_per_step"])
+    assert f"about {duration(seconds)} (from" in words(test) and "500 ms each" in words(test)
 
 
 def test_a_mask_is_cut_before_its_training(folder, tmp_path, workspace):
@@ -172,7 +178,7 @@ def test_a_running_training_is_followed_cancelled_and_resumed(open_page, workspa
     job = begun(jobs, stage="joint", done=8, validated=(4, 8))
     test = alive(open_page(PAGE, None))
     title = test.title[0].value.replace("\\", "")
-    assert title.startswith("Stage joint of pruned is at step 8 of 20: the loss went from 1.87 to 1.15")
+    assert title.startswith("Stage joint of s is at step 8 of 20: the loss went from 1.87 to 1.15")
     text = words(test)
     assert "n = 8 samples of one step" in text and "running" in text
     charts = {chart.proto.id.split("-")[-1].removeprefix("train_") for chart in test.get("plotly_chart")}

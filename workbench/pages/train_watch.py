@@ -10,7 +10,7 @@ from workbench.pages.job_view import job_buttons, show_cost, show_log, show_prog
 from workbench.pages.shell import guard, jobs_of
 from workbench.pages.student_folder import student_buttons
 from workbench.pages.text import file_size, plain, short_path
-from workbench.pages.train_work import Entry, open_training
+from workbench.pages.train_work import Entry, beginning, open_training
 from workbench.pages.train_work import entries as all_entries
 from workbench.places import Places
 from workbench.training_record import Training
@@ -63,7 +63,7 @@ def headline(entry: Entry, training: Training | None) -> str:
     if training is None:
         waits = entry.job is not None and entry.job.state is State.QUEUED
         return "This training waits for its turn" if waits else "This training has not begun"
-    student = training.about.get("student")
+    student = beginning(entry, training)
     at = f"step {training.done:,} of {training.steps:,}"
     done = (
         "ended at" if training.done >= training.steps and not entry.active else "is at" if entry.active else "stands at"

@@ -89,22 +89,25 @@ def label(entry: Entry) -> str:
     job = entry.job
     when = time.strftime("%d %b %H:%M", time.localtime(_when(entry)))
     if job is not None:
-        student = job.arguments.get("student")
-        start = _short(str(student)) if student else "the teacher's weights"
-        return f"{job.arguments['stage']} of {start} · {when} · {job.state.value}"
+        return f"{job.arguments['stage']} of {beginning(entry, None)} · {when} · {job.state.value}"
     try:
         training = open_training(entry.folder)
         state = "done" if training.student else f"stopped at step {training.done}"
-        return f"{training.stage} of {training.about.get('student')} · {when} · {state} · {entry.name.split('/')[0]}"
+        return f"{training.stage} of {beginning(entry, training)} · {when} · {state} · {entry.name.split('/')[0]}"
     except ValueError:
         return f"{entry.name} · unreadable"
 
 
-def speed(places: Places, stage: str, device: str) -> tuple[float, str] | None:
-    """FLOP/s that a training reached on this device and where that is known from; of this stage rather than of another.
+def beginning(entry: Entry, training: Training | None) -> str:
+    """What a training began with: a student by its folder or its job, or the teacher's weights."""
+    if entry.job is None:
+        return "" if training is None else str(training.about.get("student"))
+    student = entry.job.arguments.get("student")
+    return _short(str(student)) if student else "the teacher's weights"
 
-    A finished training counts with its validations, a probe with its one batch.
-    """
+
+def speed(places: Places, stage: str, device: str) -> tuple[float, str] | None:
+    """FLOP/s that the probed step of a training reached on this device, and which; of this stage rather than of another."""
     found: list[tuple[bool, float, float, str]] = []
     for job in distillations(places):
         result = job.result or {}
@@ -112,10 +115,9 @@ def speed(places: Places, stage: str, device: str) -> tuple[float, str] | None:
         if job.state is not State.DONE or job.device != device or not flops or not seconds:
             continue
         probe = bool(result.get("probe"))
-        took = seconds if probe or not job.seconds_per_unit else job.seconds_per_unit
-        what = "a probe" if probe else "a training"
+        what = "a probe" if probe else "the probe of a training"
         source = f"from {what} of stage {result.get('stage')} here on {time.strftime('%d %b %H:%M', time.localtime(job.created))}"
-        found.append((result.get("stage") == stage, job.created, flops / took, source))
+        found.append((result.get("stage") == stage, job.created, flops / seconds, source))
     if not found:
         return None
     _, _, flops_per_second, source = max(found)
@@ -125,7 +127,7 @@ def speed(places: Places, stage: str, device: str) -> tuple[float, str] | None:
 def cost_of(places: Places, plan: Mapping[str, Any], device: str) -> Cost:
     """What a planned training is expected to take; the time is None until something was measured here."""
     known = speed(places, plan["stage"], device)
-    seconds = None if known is None else plan["flops_per_device"] / known[0]
+    seconds = None if known is None else (plan["flops_per_device"] + plan["validation_flops"]) / known[0]
     source = "not measured here yet" if known is None else known[1]
     return Cost(seconds=seconds, memory=plan["memory"]["total"], disk=plan["disk"]["total"], source=source)
 
@@ -201,7 +203,9 @@ def plan_rows(plan: Mapping[str, Any], cost: Cost, memory: int | None, disk: int
     own, whole = plan["student_parameters"], plan["teacher_parameters"]
     parts = ", ".join(f"{name} {gibi(size)}" for name, size in plan["memory"].items() if name != "total" and size)
     stored = ", ".join(f"{name} {gibi(size)}" for name, size in plan["disk"].items() if name != "total" and size)
-    per_step = "" if cost.seconds is None else f", {duration_of(cost.seconds / plan['train_steps'])} each"
+    share = plan["flops_per_step"] / (plan["flops_per_device"] + plan["validation_flops"])
+    per_step = "" if cost.seconds is None else f", {duration_of(cost.seconds * share)} each"
+    checks = f"; validations {tera(plan['validation_flops'])}" if plan["validation_flops"] else ""
     time_words = (
         "not known yet: measure one step" if cost.seconds is None else f"about {duration(max(1, cost.seconds))}"
     )
@@ -214,7 +218,8 @@ def plan_rows(plan: Mapping[str, Any], cost: Cost, memory: int | None, disk: int
         ("Disk", f"{gibi(plan['disk']['total'])} at most{room_left}: {stored}"),
         (
             "Work",
-            f"{plan['train_steps']:,} steps of {plan['samples_per_step']} samples, {tera(plan['flops_per_step'])} a step{per_step}",
+            f"{plan['train_steps']:,} steps of {plan['samples_per_step']} samples, "
+            f"{tera(plan['flops_per_step'])} a step{per_step}{checks}",
         ),
         ("Time", time_words + source),
     ]
