@@ -16,6 +16,7 @@ from diffusers import WanPipeline
 from pare.errors import InputError
 from pare.reference import model_identity
 from pare.training.data import LatentData
+from pare.training.loop import Diverged
 from pare.transformer import PareWanTransformer3DModel
 from pare.video import write_video
 from tests.children import die, in_children
@@ -23,6 +24,7 @@ from tests.tiny import save, tiny_pipeline
 from workbench.commands.capture import capture
 from workbench.commands.distill import distill
 from workbench.demo import students
+from workbench.demo.results import __main__ as command
 from workbench.demo.results.__main__ import blocks_of, make, rows_of
 from workbench.demo.results.effort import Effort
 from workbench.demo.results.measured import Results
@@ -136,6 +138,34 @@ def test_a_folder_of_another_table_is_refused(table):
         dataclasses.replace(bench, prompts=PROMPTS[:1]).check()
     with pytest.raises(InputError, match="another budget"):
         dataclasses.replace(bench, budget=dataclasses.replace(BUDGET, ratio=0.5)).check()
+
+
+def test_a_row_that_diverges_is_left_out_and_the_others_go_on(table, tmp_path, monkeypatch):
+    bench, effort, rows, _ = table
+    place = tmp_path / "table"
+    shutil.copytree(bench.folder, place, symlinks=True)
+    one = dataclasses.replace(bench, folder=place)
+    width, pare = (row for row in rows if row.key in ("width", "pare"))
+    for row in (width, pare):
+        shutil.rmtree(one.student(row.name(0)))
+        shutil.rmtree(place / "evaluations" / row.name(0))
+        (place / "scores" / f"{row.name(0)}.json").unlink()
+    shutil.rmtree(one.student(next(row for row in rows if row.key == "four-steps").name(0)))
+    tried = []
+
+    def train(self, job, progress):
+        tried.append(job.name)
+        raise Diverged("training: got a loss that is none")
+
+    monkeypatch.setattr(Bench, "_train", train)
+    monkeypatch.setattr(command, "has_seconds", lambda bench, rows: True)
+    for _ in range(2):
+        make(one, rows, effort, io.StringIO())
+    # Nothing that begins with a failed student was tried, and nothing twice.
+    assert tried == [width.name(0), pare.name(0)]
+    text = blocks_of(place, rows, effort)["scores"]
+    assert "Diverged in training, and left out: width only, seed 0; PARE, seed 0; PARE + four steps, seed 0." in text
+    assert "| static blocks by importance |" in text and "| width only |" not in text
 
 
 def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path):

@@ -5,6 +5,7 @@ killed command goes on with. `--write` fills docs/results.md from what the folde
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 
 from pare import cost
 from pare.errors import InputError
+from pare.files import write_bytes
 from pare.geometry import DEMO, read_json
 from workbench.demo.prompts import HELD_OUT
 from workbench.demo.results import tables
@@ -20,12 +22,13 @@ from workbench.demo.results.effort import Effort, plan_lines
 from workbench.demo.results.measured import Results
 from workbench.demo.results.page import PAGE, write_page
 from workbench.demo.results.progress import TableReport
-from workbench.demo.results.rows import Budget, Row, all_rows, choose, jobs_of
+from workbench.demo.results.rows import TEACHER, Budget, Row, all_rows, choose, jobs_of
 from workbench.demo.results.seconds import ROUNDS, has_seconds, measure_seconds
 from workbench.demo.results.work import RECORD, Bench
 
 COUNTS = ("seeds", "prompts", "samples", "width_steps", "joint_steps", "few_steps_steps")
 NUMBERS = ("ratio", "learning_rate", "router_rate", "few_steps_rate")
+FAILED = "failed.json"
 RUN = DEMO.parent / "runs" / "demo"
 
 
@@ -36,25 +39,52 @@ def rows_of(effort: Effort, keys: Sequence[str] | None = None) -> tuple[Row, ...
 
 
 def make(bench: Bench, rows: Sequence[Row], effort: Effort, stream: TextIO, rounds: int = ROUNDS) -> None:
-    """Do every job of these rows that is not done yet, then time the videos of all rows in turn."""
+    """Do every job of these rows that is not done yet, then time the videos of all rows in turn.
+
+    A training that diverges is noted in the folder, and its row is left out; the others go on.
+    """
+    from pare.training.loop import Diverged
+
     bench.check()
     jobs = jobs_of(rows)
     ahead = [job for job in jobs if not bench.done(job)]
     stream.write(f"{len(jobs) - len(ahead)} of {len(jobs)} jobs are done\n")
     report = TableReport([job.title for job in ahead], [effort.seconds(job) for job in ahead], stream)
+    failed = read_failed(bench.folder)
     for number, job in enumerate(ahead):
         progress = report.begin(number)
-        if not bench.done(job):
-            bench.do(job, progress)
+        if job.source in failed or job.name in failed:
+            # What would follow from a student that is not there; the other rows go on.
+            failed.setdefault(job.name, failed.get(job.source or job.name, ""))
+        elif not bench.done(job):
+            try:
+                bench.do(job, progress)
+            except Diverged as error:
+                failed[job.name] = str(error)
+                stream.write(f"{job.title}: {error}\n")
+                write_bytes(bench.folder / FAILED, json.dumps(failed, indent=1).encode())
         report.end(number)
-    if not has_seconds(bench, rows):
-        measure_seconds(bench, rows, rounds=rounds)
+    timed = [row for row in rows if row.key == TEACHER or row.evaluation(0) not in failed]
+    if not has_seconds(bench, timed):
+        measure_seconds(bench, timed, rounds=rounds)
+
+
+def read_failed(folder: Path) -> dict[str, str]:
+    """Trainings that diverged, by name, and what they said; to try one again, take it out of the file."""
+    path = folder / FAILED
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def blocks_of(folder: Path, rows: Sequence[Row], effort: Effort) -> dict[str, str]:
     """The blocks of the page, from a folder of results."""
     results = Results.read(folder)
     about = read_json(folder / RECORD)
+    failed = read_failed(folder)
+    names = {row.evaluation(seed): f"{row.title}, seed {seed}" for row in rows for seed in range(row.seeds)}
+    told = [
+        title for name, title in names.items() if any(name == each or name.startswith(f"{each}.") for each in failed)
+    ]
+    diverged = [f"Diverged in training, and left out: {'; '.join(told)}."] if told else []
 
     def never_run(row: Row) -> int:
         dense = cost.parameters(effort.geometry)
@@ -62,7 +92,7 @@ def blocks_of(folder: Path, rows: Sequence[Row], effort: Effort) -> dict[str, st
 
     return {
         "settings": settings_text(about, results, effort),
-        "scores": tables.scores_table(rows, results),
+        "scores": "\n\n".join([tables.scores_table(rows, results), *diverged]),
         "motion": tables.motion_table(rows, results),
         "cost": tables.cost_table(rows, results, effort.cost, never_run),
         "bars": tables.bars_text(rows, results),

@@ -25,7 +25,9 @@ RUN = DEMO.parent / "runs" / "demo"
 
 
 def make(bench: Bench, effort: Effort, stream: TextIO) -> None:
-    """Do every cell that is not done."""
+    """Do every cell that is not done; one that diverges is left as far as it came."""
+    from pare.training.loop import Diverged
+
     bench.check()
     ahead = [cell for cell in cells(bench.plan) if not bench.done(cell)]
     stream.write(f"{len(cells(bench.plan)) - len(ahead)} of {len(cells(bench.plan))} cells are done\n")
@@ -45,7 +47,11 @@ def make(bench: Bench, effort: Effort, stream: TextIO) -> None:
         bench.prepare()
     for number, cell in enumerate(ahead):
         now[:] = [report.begin(number)]
-        bench.do(cell)
+        try:
+            bench.do(cell)
+        except Diverged as error:
+            # Its last looks stay absent, and the page says so.
+            stream.write(f"{cell.method}, {cell.ratio:.0%} cut: {error}\n")
         report.end(number)
 
 
