@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,7 +112,7 @@ def metric_table(
     >>> list(table), len(table)
     (['block', 'head', 'role', 'ratio', 'ratio_n', 'importance', 'importance_n'], 80)
     """
-    part = {"sample": sample, "branch": branch, "steps": steps}
+    part: dict[str, Any] = {"sample": sample, "branch": branch, "steps": steps}
     block, head = np.indices((run.geometry.blocks, run.geometry.heads))
     letters = np.full(block.shape, "")
     if "self/ratio" in run.statistics:

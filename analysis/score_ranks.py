@@ -59,8 +59,8 @@ def ranks(scores: Mapping[str, Scores], block: int, head: int) -> list[Rank]:
         if places is not None:
             # The same draws of samples as for all heads, which would take long for a large model.
             own = replace(each, values={"self": each.values["self"][..., block : block + 1, head : head + 1]})
-            ends = (float(end[0, 0]) for end in own.interval("self"))
-            found.append(Rank(name, float(values[block, head]), *ends, each.n, *places))
+            low, high = (float(end[0, 0]) for end in own.interval("self"))
+            found.append(Rank(name, float(values[block, head]), low, high, each.n, *places))
     return found
 
 

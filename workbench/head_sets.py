@@ -74,6 +74,7 @@ def of_run(run: Run, name: str, members: np.ndarray, made_from: Mapping[str, Any
     if not chosen:
         raise InputError("heads", got="none", expected="at least one", fix="pick a head, or choose other heads")
     return HeadSet(
+        schema="pare-head-set/1",
         name=slug(name),
         model=dict(run.manifest.model),
         blocks=geometry.blocks,

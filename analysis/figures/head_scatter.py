@@ -44,7 +44,7 @@ def head_scatter(
         for threshold in (tau_s, tau_t)
         if threshold is not None
     ]
-    scale: dict[str, Mark] = {}
+    scale: Mark = {}
     if color != "role":
         scale["coloraxis"] = {
             "cmin": ends[0],

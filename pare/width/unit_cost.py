@@ -45,13 +45,11 @@ def unit_costs(geometry: Geometry, clip: Clip | None = None) -> dict[str, UnitCo
         sizes["flops"] = lambda **kept: round(cost.flops(geometry, clip, **kept).total)
     none = {"self_heads": 0, "cross_heads": 0, "neurons": 0}
     one = [1] + [0] * (geometry.blocks - 1)
-    return {
-        name: UnitCost(
-            fixed := size(**none),
-            *(size(**{**none, part: one}) - fixed for part in none),
-        )
-        for name, size in sizes.items()
-    }
+    found = {}
+    for name, size in sizes.items():
+        fixed = size(**none)
+        found[name] = UnitCost(fixed, *(size(**{**none, part: one}) - fixed for part in none))
+    return found
 
 
 def head_alone(geometry: Geometry, clip: Clip | None = None) -> dict[str, dict[str, float]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +49,7 @@ def view_of_head(run: Run, selection: Selection, cell: tuple[int, int]) -> HeadV
 
 def head_over_timesteps(run: Run, selection: Selection, cell: tuple[int, int]) -> pd.DataFrame:
     """One head's ratio per branch and step in the selection's part of the run."""
-    part = {"sample": selection.sample, "branch": selection.branch, "steps": chosen_steps(selection)}
+    part: dict[str, Any] = {"sample": selection.sample, "branch": selection.branch, "steps": chosen_steps(selection)}
     return over_timesteps(run, *cell, **part, held=ratios(run))
 
 

@@ -24,7 +24,7 @@ def show_scatter(run: Run, selection: Selection, cell: tuple[int, int] | None) -
     names = tuple(dict.fromkeys([x, y, *([color] if color != "role" else [])]))
     table = head_data.table_of_metrics(run, selection, names)
     titles = {name: f"{METRICS[name].title}, {METRICS[name].symbol}" for name in names}
-    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
     show_chart(
         head_scatter(table, x, y, color, names=titles, pinned=cell, **thresholds),
         key="head_scatter",

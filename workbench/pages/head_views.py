@@ -1,5 +1,7 @@
 """All heads at once: which view of them, and the grid of roles in either order."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -96,7 +98,7 @@ def show_grid(
         key="head_grid",
         on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
     )
-    thresholds = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
     command = roles_command(run, selection)
     with st.container(horizontal=True, vertical_alignment="center", key="grid_corners"):
         show_suggestion(ratio, selection)
