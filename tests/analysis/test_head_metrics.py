@@ -90,5 +90,9 @@ def test_a_heads_interval_is_that_of_all_heads():
     scores = Scores("energy", {"self": generator.random((6, 3, 4))}, finish="root")
     (found,) = ranks({"energy": scores}, 2, 1)
     low, high = scores.interval("self")
-    assert (found.low, found.high, found.n) == (low[2, 1], high[2, 1], 6)
+    assert (found.low, found.high) == pytest.approx((low[2, 1], high[2, 1]), rel=1e-12) and found.n == 6
+    # Every draw is the score of the samples drawn.
+    draws = np.random.default_rng(0).multinomial(6, np.full(6, 1 / 6), size=1000)
+    redrawn = np.stack([scores.score("self", counts) for counts in draws])
+    np.testing.assert_allclose([low, high], np.quantile(redrawn, [0.025, 0.975], axis=0), rtol=1e-12)
     assert found.score == np.sqrt(scores.values["self"][:, 2, 1].mean())
