@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
@@ -107,5 +108,7 @@ def opens_offline(page: Page, report: Path) -> None:
     expect(tick).to_have_css("fill", "rgb(230, 237, 243)")
     page.emulate_media(color_scheme="light")
     expect(tick).to_have_css("fill", "rgb(27, 31, 36)")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert not Axe().run(page).response["violations"]
     assert asked.count("file") == 1 and set(asked) <= {"file", "data", "blob"}
     assert not said

@@ -80,7 +80,9 @@ def table_html(frame: pd.DataFrame, most: int = MOST_ROWS) -> str:
         for row in frame.head(most).itertuples(index=False, name=None)
     )
     more = f"<p>The first {most:,} of {len(frame):,} rows.</p>" if len(frame) > most else ""
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{more}'
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    # Whoever has no mouse scrolls it with the keyboard.
+    return f'<div class="table" tabindex="0" role="group" aria-label="Numbers">{table}</div>{more}'
 
 
 def _about(report: Report) -> str:
@@ -111,7 +113,7 @@ def _section(part: Part, number: int) -> str:
     if part.figure is not None:
         height = int(part.figure.layout.height or 300)
         pieces.append(
-            f'<div class="figure" role="img" aria-label="{_text(part.alt)}" style="height:{height}px"></div>'
+            f'<div class="figure" role="group" aria-label="{_text(part.alt)}" style="height:{height}px"></div>'
             f'<script type="application/json">{figure_json(part.figure)}</script>'
         )
     if part.table is not None:
