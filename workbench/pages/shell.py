@@ -35,6 +35,7 @@ STYLE = """<style>
 [class*="st-key-corner_"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
 :is(.st-key-report, [class*="st-key-csv_"]) button { min-height: 32px; padding: 2px 12px; font-size: 14px; }
 [data-testid="stPopoverBody"] code { font-size: 0.8rem; }
+[data-testid="stBaseButton-primary"]:enabled { color: light-dark(#fff, #0e1117); }
 video { max-width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 </style>"""
 
