@@ -100,6 +100,8 @@ def test_outcomes_have_their_n_and_the_dense_value():
     assert row["damage"] == pytest.approx(1 - row["value"])
     few = premise.answer(videos(CLAIMED, prompts=4), SETS)
     assert any("too narrow" in note for note in few.notes)
+    # However far apart: four prompts on one side are chance once in eight.
+    assert few.verdict == "undecided" and few.tables["contrasts"]["sure_low"].max() > 0
 
 
 def test_sets_take_as_many_heads_of_every_block_and_random_ones_are_of_their_seed():
