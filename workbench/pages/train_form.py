@@ -55,14 +55,13 @@ def choose_training(places: Places, teachers: dict[str, str], run: Run | None) -
     teacher = first.selectbox("Teacher", list(teachers), key="train_teacher")
     model = teachers[teacher]
     samples = samples_of_model(places, model)
-    data = second.selectbox(
-        "Samples",
-        list(samples),
-        format_func=lambda name: f"{_last(name)} · {samples[name]:,} samples",
-        key="train_data",
-        placeholder="none encoded yet",
-        disabled=not samples,
-    )
+    # A control that is switched off has a label too pale to read.
+    data = None
+    if samples:
+        words = {name: f"{_last(name)} · {count:,} samples" for name, count in samples.items()}
+        data = second.selectbox("Samples", list(words), format_func=words.__getitem__, key="train_data")
+    else:
+        second.markdown("Samples  \nnone encoded yet")
     student, mask = _student(places, model, stage)
     geometry = reference.model_geometry(model)
     settings = _settings(stage, geometry, samples.get(data or "", 0))
@@ -81,17 +80,16 @@ def _student(places: Places, model: str, stage: str) -> tuple[str | None, str | 
     words |= {name: f"cut first by {name}" for name in masks}
     if stage == "joint":
         words[WHOLE] = WHOLE
+    if not words:
+        st.markdown("Student or mask  \nnone yet")
+        return "", None
     chosen = st.selectbox(
         "Student or mask",
         list(words),
         format_func=words.__getitem__,
         key=f"train_student_{stage}",
-        placeholder="none yet",
-        disabled=not words,
         help="What pare prune or an earlier stage wrote, or a mask of the Prune page, which is cut first.",
     )
-    if chosen is None:
-        return "", None
     if chosen in masks:
         return None, masks[chosen]
     return (None if chosen == WHOLE else chosen), None
