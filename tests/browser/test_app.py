@@ -295,7 +295,7 @@ def test_a_job_outlives_the_server_and_two_tabs_agree(heads, serve, start, addre
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["", "route", "runs", "jobs"])
+@pytest.mark.parametrize("name", ["", "route", "train", "runs", "jobs", "doctor"])
 def test_every_page_fits_shows_no_error_and_passes_the_accessibility_scan(new_page, address, scheme, name):
     page = new_page(scheme=scheme)
     page.goto(f"{address}/{name}")
