@@ -82,7 +82,7 @@ def test_a_measurement_that_was_stopped_goes_on(measured, folder, load, prompts,
             {name: other[name] for name in untimed}, sort_keys=True
         )
     with pytest.raises(InputError, match="another model"):
-        measure(folder, again, prompts=prompts, ways=WAYS[:2], load=load)
+        measure(folder, again, prompts=prompts, ways=WAYS[:2], load=load, guidance=1.5)
 
 
 def test_differences_are_paired_over_prompts():

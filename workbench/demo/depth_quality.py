@@ -25,7 +25,7 @@ from pare.progress import Progress, silent
 from pare.versions import versions
 from workbench.demo.evaluate import identity, read_prompts
 from workbench.demo.prompts import HELD_OUT
-from workbench.demo.quality import Record, measure_videos, render, resumed, table
+from workbench.demo.quality import Record, asked, measure_videos, render, resumed, table
 from workbench.routing import RoutingChoice, choose_routing, routed
 from workbench.routing_settings import RoutingSettings
 from workbench.settings import RunSettings
@@ -158,7 +158,7 @@ def measure(
     )  # fmt: skip
     kept, records = resumed(lines, header)
     thresholds = kept.get("thresholds", {})
-    if len(records) < len(chosen) * len(captions):
+    if len(asked(records, chosen, captions)) < len(chosen) * len(captions):
         bench = Bench(model, run, importance, load)
         bench.tune(chosen, captions[0], progress)
         # An interrupted measurement goes on with the thresholds that it began with.
@@ -166,7 +166,7 @@ def measure(
         thresholds = bench.thresholds
         first = header | {"thresholds": thresholds}
         measure_videos(lines, first, records, chosen, captions, bench.video, progress)
-    result = {**header, "thresholds": thresholds, "table": table(records, chosen)}
+    result = {**header, "thresholds": thresholds, "table": table(asked(records, chosen, captions), chosen)}
     write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
     return result
 

@@ -145,11 +145,17 @@ def render(rows: Sequence[Record], columns: Sequence[str] = COLUMNS) -> str:
     return "\n".join(lines)
 
 
+def asked(records: Sequence[Record], ways: Sequence[Way], captions: Sequence[str]) -> list[Record]:
+    """The records of these ways and prompts, among all that a file holds."""
+    names = {way.name for way in ways}
+    return [record for record in records if record["way"] in names and record["seed"] < len(captions)]
+
+
 def resumed(lines: Path, header: Record) -> tuple[Record, list[Record]]:
     """What an earlier start added to its header, and its records; a line cut off by a kill is dropped.
 
-    More prompts than at that start, or fewer, are the same measurement. Raises `InputError` where the file was begun
-    with another header.
+    More or fewer prompts, or other ways, than at that start are the same measurement. Raises `InputError` where the file
+    was begun with another header.
     """
     if not lines.is_file():
         return {}, []
@@ -166,16 +172,16 @@ def resumed(lines: Path, header: Record) -> tuple[Record, list[Record]]:
     if _comparable(first, header, count) != _comparable(header, header, count):
         raise InputError(
             str(lines),
-            got="a measurement of another model, other settings, prompts or ways",
+            got="a measurement of another model, other settings or prompts",
             expected="one that this command began",
             fix="remove it, or name another --out",
         )
-    asked = [record for record in records if record["seed"] < len(header["prompts"])]
-    return {name: value for name, value in first.items() if name not in header}, asked
+    return {name: value for name, value in first.items() if name not in header}, records
 
 
 def _comparable(first: Mapping[str, Any], header: Record, prompts: int) -> Record:
-    return {name: first.get(name) for name in header} | {"prompts": first.get("prompts", [])[:prompts]}
+    compared = {name: first.get(name) for name in header if name != "ways"}
+    return compared | {"prompts": first.get("prompts", [])[:prompts]}
 
 
 def _append(lines: Path, record: Record) -> None:

@@ -25,14 +25,14 @@ from pare.progress import Progress, silent
 from pare.versions import versions
 from workbench.demo.evaluate import identity, read_prompts
 from workbench.demo.prompts import HELD_OUT
-from workbench.demo.quality import Record, measure_videos, render, resumed, table
+from workbench.demo.quality import Record, asked, measure_videos, render, resumed, table
 from workbench.mask_build import build
 from workbench.mask_settings import MaskSettings
 from workbench.settings import RunSettings
 
 SCHEMA = "pare-width-quality/1"
 RATIOS = (0.3, 0.5)
-COLUMNS = ("digit", "colour", "direction", "speed", "flow_magnitude", "still_share", "warp_error", "psnr", "ssim")
+COLUMNS = ("digit", "colour", "direction", "speed", "flow_magnitude", "still_share", "psnr", "ssim")
 CHOICES: Mapping[str, Mapping[str, Any]] = {
     "random, seed 0": {"scorer": "random", "neurons": "random", "seed": 0},
     "random, seed 1": {"scorer": "random", "neurons": "random", "seed": 1},
@@ -40,6 +40,9 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "PARE, α = 1": {"alpha": 1.0},
     "PARE, α = 1.5": {"alpha": 1.5},
 }
+COMPENSATED = ", compensated"
+"""Added to a choice: the mean of what is removed goes to the output bias."""
+MENDED = ("random, seed 0", "magnitude", "PARE, α = 1.5")
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,10 @@ class Cut:
         return 1.0 - self.ratio
 
 
-def all_cuts(ratios: Sequence[float] = RATIOS, choices: Sequence[str] = tuple(CHOICES)) -> list[Cut]:
-    """The teacher first, then every choice at every ratio.
+def all_cuts(
+    ratios: Sequence[float] = RATIOS, choices: Sequence[str] = (*CHOICES, *(name + COMPENSATED for name in MENDED))
+) -> list[Cut]:
+    """The teacher first, then every choice at every ratio, without and with compensation.
 
     >>> [cut.name for cut in all_cuts([0.3], ["magnitude"])]
     ['teacher', 'p = 0.3: magnitude']
@@ -89,10 +94,11 @@ class Bench:
         if cut.name not in self.students:
             from pare.width.surgery import prune
 
-            chosen = MaskSettings.of(ratio=cut.ratio, **CHOICES[cut.choice])
+            choice = cut.choice.removesuffix(COMPENSATED)
+            chosen = MaskSettings.of(ratio=cut.ratio, **CHOICES[choice])
             mask = build(self.run, chosen, model=self.model)
             share = float(mask.metadata["predicted"]["flop_ratio"])
-            self.students[cut.name] = prune(self.teacher, mask, self.moments), share
+            self.students[cut.name] = prune(self.teacher, mask, self.moments, compensate=choice != cut.choice), share
         return self.students[cut.name]
 
     def video(self, cut: Cut, prompt: str, seed: int) -> Record:
@@ -141,13 +147,13 @@ def measure(
     captions = read_prompts(prompts)[:count]
     header = json.loads(
         json.dumps({"schema": SCHEMA, "model": identity(model), "run": opened.hash, "settings": filled.model_dump(),
-                    "prompts": captions, "cuts": [asdict(cut) for cut in chosen], "versions": versions()})
+                    "prompts": captions, "ways": [asdict(cut) for cut in chosen], "versions": versions()})
     )  # fmt: skip
     _, records = resumed(lines, header)
-    if len(records) < len(chosen) * len(captions):
+    if len(asked(records, chosen, captions)) < len(chosen) * len(captions):
         bench = Bench(model, filled, opened, load)
         measure_videos(lines, header, records, chosen, captions, bench.video, progress)
-    result = {**header, "table": table(records, chosen)}
+    result = {**header, "table": table(asked(records, chosen, captions), chosen)}
     write_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
     return result
 
