@@ -88,7 +88,7 @@ def measure(
     rows = [_row("teacher", "", False, teacher, teacher)]
     total = len(PARTS) * len(choices) * 2
     for part, flag in PARTS.items():
-        kept = dict.fromkeys(PARTS.values(), 0.0) | {flag: RATIO}
+        kept: dict[str, Any] = {**dict.fromkeys(PARTS.values(), 0.0), flag: RATIO}
         for choice in choices:
             mask = build(opened, MaskSettings.of(**kept, **CHOICES[choice]), model=model)
             for compensate in (False, True):
