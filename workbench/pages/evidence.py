@@ -9,6 +9,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.pages.data import LOOK_SECONDS
 from workbench.pages.evidence_jobs import show_measure
 from workbench.pages.evidence_view import show_about, show_answer
+from workbench.pages.prune_work import finished_jobs
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
@@ -33,8 +34,11 @@ WORDS = {"here": "", "other run": "from another run of this model"}
 
 
 @st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
-def answer_names(places: Places) -> list[str]:
-    """Names of all folders with an answer, as fresh as `run_names`."""
+def answer_names(places: Places, finished: int) -> list[str]:
+    """Names of all folders with an answer, as fresh as `run_names`, and fresh whenever `finished` jobs are one more.
+
+    The page draws itself once when a job ends, so that what it made must be found at once.
+    """
     return places.answers()
 
 
@@ -99,11 +103,15 @@ def show_page(shell: Shell) -> None:
         return
     with guard("evidence"):
         try:
-            found = find_answers(places, run.manifest.model, run.hash, answer_names(places))
+            found = find_answers(
+                places, run.manifest.model, run.hash, answer_names(places, finished_jobs(places, "evidence"))
+            )
         except (InputError, OSError):
             # A folder that went away since the last look.
             answer_names.clear()
-            found = find_answers(places, run.manifest.model, run.hash, answer_names(places))
+            found = find_answers(
+                places, run.manifest.model, run.hash, answer_names(places, finished_jobs(places, "evidence"))
+            )
         text, button = st.columns([4, 1], vertical_alignment="top")
         with text:
             st.title(plain(headline(run, found)), anchor=False)

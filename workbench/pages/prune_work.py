@@ -77,6 +77,13 @@ def find(places: Places, command: str, wanted: Mapping[str, Any]) -> Job | None:
     return max(alike, key=lambda job: (job.active or job.state is State.DONE, job.created), default=None)
 
 
+def finished_jobs(places: Places, command: str) -> int:
+    """How many jobs of a command have ended well."""
+    if not (places.workspace / "jobs.sqlite3").is_file():
+        return 0
+    return sum(job.state is State.DONE for job in jobs_of(places).list(command=command))
+
+
 def _same(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     left, right = ({name: value for name, value in each.items() if name not in OWN} for each in (arguments, wanted))
     return left == right
