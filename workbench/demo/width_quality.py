@@ -158,6 +158,19 @@ def measure(
     return result
 
 
+SHOWN = ("random, seed 0", "magnitude", "PARE, α = 1.5", "magnitude, compensated", "PARE, α = 1.5, compensated")
+
+
+def draw(model: str, run: str | Path, out: Path, *, number: int = 2, ratio: float = 0.3, load: Any = None) -> None:
+    """A picture with a row per cut at one ratio: every second video frame of prompt `number`, of that seed."""
+    from workbench.demo.pictures import clip_rows, save
+
+    bench = Bench(model, RunSettings.of().filled(model), Run.open(run), load)
+    cuts, prompt = [Cut(), *(Cut(choice, ratio) for choice in SHOWN)], read_prompts(HELD_OUT)[number]
+    videos = [bench.video(cut, prompt, number)["frames"] for cut in cuts]
+    save(clip_rows(videos, [f"{prompt} · {cuts[0].name}", *(cut.name for cut in cuts[1:])]), out)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -166,6 +179,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=DEMO.parent / "runs" / "demo", help="a run of the model")
     parser.add_argument("--prompts", type=Path, default=HELD_OUT)
     parser.add_argument("--count", type=int, help="how many prompts; default: all")
+    parser.add_argument("--picture", type=Path, help="also draw one prompt's videos, 30 %% cut, into this PNG")
     parser.add_argument("--dry-run", action="store_true", help="print the cuts and how many videos they are")
     given = parser.parse_args()
     try:
@@ -178,6 +192,8 @@ def main() -> None:
             given.model, given.out, run=given.run, prompts=given.prompts, count=given.count,
             progress=lambda done, total, message="": print(f"{done}/{total} {message}", file=sys.stderr, flush=True),
         )  # fmt: skip
+        if given.picture:
+            draw(given.model, given.run, given.picture)
     except InputError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from error
