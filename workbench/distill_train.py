@@ -1,6 +1,7 @@
 """A stage of the training put together: models, data, loss, loop; used by `pare distill`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from pare import models
+from pare.compact_text import compact_text
 from pare.depth.budget import BudgetSchedule, shifted_timesteps
 from pare.depth.routing import RoutingConfig
 from pare.errors import InputError
@@ -139,6 +141,19 @@ def loop_settings(run: DistillSettings) -> LoopSettings:
         accumulation=run.accumulation,
         divergence=run.divergence or 0.0,
     )
+
+
+@contextmanager
+def shortened_text(*transformers: Any, device: torch.device, parallel: Parallel) -> Iterator[None]:
+    """Inside, text-to-video models on a CPU attend to the padding of their text as one token (`pare.compact_text`).
+
+    On a GPU the kernels want no mask, and of a large model's forward padding is a hundredth.
+    """
+    with ExitStack() as stack:
+        for each in transformers:
+            if device.type == "cpu" and not parallel.sharded and each.config.image_dim is None:
+                stack.enter_context(compact_text(each))
+        yield
 
 
 def train_stage(

@@ -14,10 +14,10 @@ from diffusers import WanPipeline
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from safetensors.torch import load_file
 
+from pare.compact_text import CompactTextProcessor
 from workbench.demo.build import build
 from workbench.demo.flow import build_transformer, shifted_sigma
 from workbench.demo.latents import caption_embeddings, every_caption
-from workbench.demo.processors import CompactTextProcessor
 from workbench.demo.settings import (
     DataSettings,
     DemoSettings,
@@ -116,7 +116,7 @@ def test_training_attention_equals_the_stock_processor():
     kept = padded[:, :16]
     with torch.no_grad():
         stock = transformer(latents, timestep, padded, return_dict=False)[0]
-        transformer.set_attn_processor(CompactTextProcessor(512, 16))
+        transformer.set_attn_processor(CompactTextProcessor(512 - 16 + 1))
         compact = transformer(latents, timestep, kept, return_dict=False)[0]
     assert (stock - compact).abs().max() <= 1e-5 * stock.abs().max()
 

@@ -253,21 +253,22 @@ def _train(
                 report=distill_train.reporting(progress, run),
             )
         )
-    learner, batch_seconds, peak = distill_train.train_stage(
-        stage,
-        teacher,
-        learner,
-        latents,
-        run,
-        folder,
-        parallel=parallel,
-        process=process,
-        device=device,
-        about={"model": identity, "data": about["data"]},
-        validate=checks,
-        probe_only=probe,
-        progress=progress,
-    )
+    with distill_train.shortened_text(teacher, learner, device=device, parallel=parallel):
+        learner, batch_seconds, peak = distill_train.train_stage(
+            stage,
+            teacher,
+            learner,
+            latents,
+            run,
+            folder,
+            parallel=parallel,
+            process=process,
+            device=device,
+            about={"model": identity, "data": about["data"]},
+            validate=checks,
+            probe_only=probe,
+            progress=progress,
+        )
     # What a later plan takes its time from.
     probed = {
         "step_seconds": batch_seconds * run.accumulation,

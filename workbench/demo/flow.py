@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from diffusers import WanTransformer3DModel
 
+from pare.compact_text import CompactTextProcessor
 from pare.progress import Progress, silent
 from pare.training.loop import LoopSettings, train
-from workbench.demo.processors import CompactTextProcessor
 from workbench.demo.settings import DemoSettings, FlowSettings
 
 
@@ -116,7 +116,7 @@ def train_transformer(
     flow = settings.flow
     transformer = build_transformer(settings)
     stock = dict(transformer.attn_processors)
-    transformer.set_attn_processor(CompactTextProcessor(settings.text.text_tokens, flow.kept_text_tokens))
+    transformer.set_attn_processor(CompactTextProcessor(settings.text.text_tokens - flow.kept_text_tokens + 1))
     loop = LoopSettings(
         steps=flow.steps,
         learning_rate=flow.learning_rate,

@@ -34,7 +34,7 @@ class Budget:
     width_steps: int = 300
     joint_steps: int = 300
     few_steps_steps: int = 400
-    batch: int = 16
+    batch: int = 8
     few_steps_batch: int = 8
     trajectories: int = 64
     seeds: int = 3
