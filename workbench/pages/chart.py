@@ -11,6 +11,7 @@ import streamlit as st
 from workbench.components.copy_button.component import copy_button
 from workbench.components.picture_buttons.component import picture_buttons
 from workbench.pages.shell import guard
+from workbench.report.part import Part
 from workbench.server import plotly_address
 
 PLOT = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"], "displayModeBar": False}
@@ -60,6 +61,21 @@ def show_chart(
         )
         take_out(figure, key=key, alt=alt, table=table, python=python, command=command, name=name)
     return drawn
+
+
+def show_part(part: Part, *, key: str, name: str) -> None:
+    """Draw the figure of a part of a report, with its "Take out"; `key` and `name` as in `show_chart`."""
+    if part.figure is None:
+        raise ValueError("this part has no figure")
+    show_chart(
+        part.figure,
+        key=key,
+        alt=part.alt,
+        table=part.table,
+        python=part.python or "",
+        command=part.command,
+        name=name,
+    )
 
 
 def take_out(

@@ -1,8 +1,10 @@
 """Evidence: the questions the method raises, each with its answer for the open run's model, and a button that measures it."""
 
+from pathlib import Path
+
 import streamlit as st
 
-from analysis.evidence.answer import QUESTIONS
+from analysis.evidence.answer import QUESTIONS, Answer
 from analysis.runs import Run
 from pare.errors import InputError
 from workbench.components.copy_button.component import copy_button
@@ -10,9 +12,11 @@ from workbench.pages.data import LOOK_SECONDS
 from workbench.pages.evidence_jobs import show_measure
 from workbench.pages.evidence_view import show_about, show_answer
 from workbench.pages.prune_work import finished_jobs
+from workbench.pages.report_button import give_report, view_link
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
+from workbench.report.evidence import evidence_report, verdict_words
 from workbench.state import Selection
 from workbench.stored_evidence import Found, find_answers
 
@@ -42,14 +46,10 @@ def answer_names(places: Places, finished: int) -> list[str]:
     return places.answers()
 
 
-def headline(run: Run, found: dict[str, Found]) -> str:
-    """How many questions are answered for the run's model, and how."""
-    verdicts = [each.answer.verdict for each in found.values() if each.answer is not None]
-    start = f"{len(verdicts)} of {len(found)} questions are answered for {run.model_id}"
-    if not verdicts:
-        return start
-    counts = [f"{verdicts.count(word)} {word}" for word in ("yes", "no", "undecided") if verdicts.count(word)]
-    return f"{start}: {', '.join(counts)}"
+def answered(found: dict[str, Found], first: str) -> list[tuple[Answer, Path]]:
+    """The answers that there are with their files, that of the open question first."""
+    there = [(each.answer, each.path) for each in found.values() if each.answer is not None and each.path is not None]
+    return sorted(there, key=lambda each: each[0].question != first)
 
 
 def show_list(found: dict[str, Found], selection: Selection) -> None:
@@ -114,9 +114,17 @@ def show_page(shell: Shell) -> None:
             )
         text, button = st.columns([4, 1], vertical_alignment="top")
         with text:
-            st.title(plain(headline(run, found)), anchor=False)
+            answers = answered(found, selection.question)
+            st.title(plain(verdict_words(run.model_id, [answer for answer, _ in answers])), anchor=False)
         with button, st.container(horizontal=True, horizontal_alignment="right"):
             copy_button("Copy link", None, key="copy_link")
+            if answers:
+                link = view_link(st.context.url, selection)
+                give_report(
+                    lambda: evidence_report(answers, link=link),
+                    name=f"{run.folder.name}-evidence",
+                    help="One HTML file that opens offline: every answer with its verdict, rule, charts, tables and command.",
+                )
         questions, detail = st.columns([2, 3], gap="medium")
         with questions:
             show_list(found, selection)

@@ -1,17 +1,17 @@
 """One answer on the Evidence page: its charts, its tables, what made it and what would falsify it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-import pandas as pd
-import plotly.graph_objects as go
 import streamlit as st
 
 from analysis.evidence.answer import Answer
 from analysis.evidence.premise import MOTION, OUTCOMES
-from analysis.figures import evidence as figures
-from workbench.pages.chart import show_chart
+from workbench.pages.chart import csv, show_part
 from workbench.pages.shell import guard
-from workbench.pages.text import plain, short_path
+from workbench.pages.text import plain
+from workbench.report import evidence as charts
+from workbench.report.part import Part
 from workbench.stored_evidence import Found, label
 
 TABLE_HEIGHT = 320
@@ -20,10 +20,10 @@ TABLE_HEIGHT = 320
 def show_answer(found: Found) -> None:
     """The answer's verdict, its charts, and where it is from."""
     answer = found.answer
-    assert answer is not None
+    assert answer is not None and found.path is not None
     st.markdown(f"**{plain(answer.sentence)}**")
     with guard("charts"):
-        CHARTS[answer.question](found, answer)
+        CHARTS[answer.question](found, answer, found.path)
     st.caption(plain(label(found)))
 
 
@@ -41,154 +41,73 @@ def show_about(answer: Answer) -> None:
             st.code(answer.command, language=None, wrap_lines=True)
         with guard("tables"):
             name = st.selectbox("Table", list(answer.tables), key=f"evidence_table_{answer.question}")
-            st.dataframe(answer.tables[name], height=TABLE_HEIGHT, hide_index=True)
+            table = answer.tables[name]
+            st.dataframe(table, height=TABLE_HEIGHT, hide_index=True)
+            st.download_button(
+                "CSV",
+                data=lambda: csv(table),
+                file_name=f"evidence-{answer.question}-{name}.csv",
+                mime="text/csv",
+                on_click="ignore",
+                key=f"csv_evidence_{answer.question}",
+            )
 
 
-def _chart(found: Found, figure: go.Figure, *, key: str, alt: str, table: str, call: str) -> None:
-    answer = found.answer
-    assert answer is not None and found.path is not None
-    python = "\n".join(
-        [
-            "from analysis.evidence.answer import read_answer",
-            "from analysis.figures import evidence as figures",
-            "",
-            f"answer = read_answer({short_path(found.path)!r})",
-            f"table = answer.tables[{table!r}]",
-            f"figure = figures.{call}",
-            "figure.show()",
-        ]
-    )
-    show_chart(
-        figure,
-        key=f"evidence_{key}",
-        alt=alt,
-        table=answer.tables[table],
-        python=python,
-        command=answer.command or None,
-        name=f"evidence-{answer.question}-{key}",
-    )
+def _chart(found: Found, part: Part | None, *, key: str) -> None:
+    if part is not None:
+        show_part(part, key=f"evidence_{key}", name=f"evidence-{found.question}-{key}")
 
 
-def _roles(found: Found, answer: Answer) -> None:
-    _chart(
-        found,
-        figures.agreement_by_factor(answer.tables["factors"]),
-        key="agreement",
-        alt=f"Agreement of roles over each factor with its 95 % interval. {answer.sentence}",
-        table="factors",
-        call="agreement_by_factor(table)",
-    )
+def _roles(found: Found, answer: Answer, path: Path) -> None:
+    _chart(found, charts.agreement(answer, path), key="agreement")
 
 
-def _premise(found: Found, answer: Answer) -> None:
-    contrasts = answer.tables["contrasts"]
+def _premise(found: Found, answer: Answer, path: Path) -> None:
     for group in (MOTION, "appearance"):
         st.header(group.capitalize(), anchor=False)
-        _chart(
-            found,
-            figures.damage_contrasts(contrasts, group),
-            key=group,
-            alt=f"Damage to {group} by temporal heads less that by each control, with the intervals that decide.",
-            table="contrasts",
-            call=f"damage_contrasts(table, {group!r})",
-        )
-    outcomes = answer.tables["outcomes"]
-    names = [name for name in OUTCOMES if name in set(outcomes["outcome"])]
+        _chart(found, charts.contrasts(answer, path, group), key=group)
     chosen = st.selectbox(
         "Outcome",
-        names,
+        charts.outcomes_of(answer),
         format_func=lambda name: f"{OUTCOMES[name].group}: {OUTCOMES[name].title}",
         key="evidence_outcome",
     )
-    _chart(
-        found,
-        figures.damage_by_number(outcomes, chosen),
-        key="by_number",
-        alt=f"Damage, {OUTCOMES[chosen].title}, by how many heads are off, a line per kind of set.",
-        table="outcomes",
-        call=f"damage_by_number(table, {chosen!r})",
-    )
+    _chart(found, charts.damage(answer, path, chosen), key="by_number")
 
 
-def _alpha(found: Found, answer: Answer) -> None:
-    bar = answer.settings.get("resampling_flips")
-    chosen = float(answer.settings.get("alpha", 1.5))
-    _chart(
-        found,
-        figures.picks_over_alpha(answer.tables["alphas"], chosen=chosen, bar=bar),
-        key="picks",
-        alt=f"Picks that α changes and temporal heads kept, by α. {answer.sentence}",
-        table="alphas",
-        call=f"picks_over_alpha(table, chosen={chosen:g}, bar={bar!r})",
-    )
+def _alpha(found: Found, answer: Answer, path: Path) -> None:
+    _chart(found, charts.picks(answer, path), key="picks")
 
 
-def _scores(found: Found, answer: Answer) -> None:
-    table = answer.tables["correlations"]
-    kinds = list(dict.fromkeys(table["kind"]))
-    words = {"self": "self-attention", "cross": "cross-attention"}
+def _scores(found: Found, answer: Answer, path: Path) -> None:
+    kinds = charts.kinds_of(answer)
     kind = (
-        st.segmented_control("Heads", kinds, default=kinds[0], format_func=words.__getitem__, key="evidence_kind")
+        st.segmented_control(
+            "Heads", kinds, default=kinds[0], format_func=charts.KINDS.__getitem__, key="evidence_kind"
+        )
         if len(kinds) > 1
         else kinds[0]
     )
-    _chart(
-        found,
-        figures.score_correlations(table, kind or kinds[0]),
-        key="correlations",
-        alt=f"Rank correlation of every score with the effect of switching a head off. {answer.sentence}",
-        table="correlations",
-        call=f"score_correlations(table, {(kind or kinds[0])!r})",
-    )
+    _chart(found, charts.correlations(answer, path, kind or kinds[0]), key="correlations")
 
 
-def _routes(found: Found, answer: Answer) -> None:
-    if len(answer.tables["attributes"]):
-        _chart(
-            found,
-            figures.attribute_differences(answer.tables["attributes"]),
-            key="attributes",
-            alt=f"How much more samples disagree that differ in an attribute of the content. {answer.sentence}",
-            table="attributes",
-            call="attribute_differences(table)",
-        )
-    _chart(
-        found,
-        figures.disagreement_over_steps(answer.tables["steps"]),
-        key="steps",
-        alt="Chance that two samples decide differently on a block, by timestep.",
-        table="steps",
-        call="disagreement_over_steps(table)",
-    )
+def _routes(found: Found, answer: Answer, path: Path) -> None:
+    _chart(found, charts.attributes(answer, path), key="attributes")
+    _chart(found, charts.disagreement(answer, path), key="steps")
 
 
-def _averages(found: Found, answer: Answer) -> None:
+def _averages(found: Found, answer: Answer, path: Path) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
-        _chart(
-            found,
-            figures.own_role_shares(answer.tables["heads"]),
-            key="roles",
-            alt=f"Every head's mean ratio against the share of its cells with the role of that mean. {answer.sentence}",
-            table="heads",
-            call="own_role_shares(table)",
-        )
+        _chart(found, charts.own_roles(answer, path), key="roles")
     with right:
-        steps: pd.DataFrame | None = answer.tables.get("block_steps")
-        if steps is None:
+        ranks = charts.ranks(answer, path)
+        if ranks is None:
             st.caption("The run has no block norms.")
-            return
-        _chart(
-            found,
-            figures.ranks_over_timesteps(steps),
-            key="ranks",
-            alt="Every block's rank by how much it changes its input, over the timesteps.",
-            table="block_steps",
-            call="ranks_over_timesteps(table)",
-        )
+        _chart(found, ranks, key="ranks")
 
 
-CHARTS: dict[str, Callable[[Found, Answer], None]] = {
+CHARTS: dict[str, Callable[[Found, Answer, Path], None]] = {
     "roles": _roles,
     "premise": _premise,
     "alpha": _alpha,

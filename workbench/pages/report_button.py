@@ -9,24 +9,30 @@ from analysis.runs import Run
 from workbench.report.build import build_report
 from workbench.report.cut import Cut
 from workbench.report.page import render_report
+from workbench.report.part import Report
 from workbench.state import Selection
 
 
 def report_button(run: Run, selection: Selection, *, cut: Callable[[], Cut | None] | None = None) -> None:
     """A report of the selection, made at the click, as `pare report` makes it; `cut` adds the mask that a page shows."""
     link = view_link(st.context.url, selection)
+    give_report(
+        lambda: build_report(run, selection, cut=cut() if cut else None, link=link),
+        name=run.folder.name,
+        help="One HTML file that opens offline: finding, figures with their numbers, videos, settings and versions.",
+    )
 
-    def made() -> bytes:
-        return render_report(build_report(run, selection, cut=cut() if cut else None, link=link)).encode()
 
+def give_report(make: Callable[[], Report], *, name: str, help: str) -> None:
+    """The button alone: `make` is called at the click, and what it makes is saved as `name`-report.html."""
     st.download_button(
         "Report",
-        data=made,
-        file_name=f"{run.folder.name}-report.html",
+        data=lambda: render_report(make()).encode(),
+        file_name=f"{name}-report.html",
         mime="text/html",
         on_click="ignore",
         key="report",
-        help="One HTML file that opens offline: finding, figures with their numbers, videos, settings and versions.",
+        help=help,
     )
 
 

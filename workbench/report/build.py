@@ -1,7 +1,7 @@
 """From a run and a selection to everything that a report says."""
 
 from collections.abc import Sequence
-from importlib.metadata import version
+from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
@@ -11,16 +11,13 @@ from analysis.findings import finding
 from analysis.marks import head_marks
 from analysis.runs import Run
 from pare.errors import InputError
-from pare.versions import versions
 from workbench import recipes
-from workbench.pages.text import capture_command, file_size
+from workbench.pages.text import capture_command
 from workbench.report.cut import Cut
-from workbench.report.part import Clip, Part, Report
+from workbench.report.origin import MOST_VIDEO_BYTES, carried, model_facts, setting_facts, version_facts
+from workbench.report.part import Part, Report
 from workbench.report.parts import blocks, cells_of, chosen, head, heads, routes
 from workbench.state import Selection
-
-MOST_VIDEO_BYTES = 20_000_000
-"""Bytes of videos that a report carries unless told otherwise; they grow by a third inside it."""
 
 
 def build_report(
@@ -61,22 +58,22 @@ def build_report(
         cell = _cell(selection, ratio)
         parts += [] if cell is None else head(run, selection, cell, marks)
     parts += [*blocks(run, selection), *routes(run, selection), *([] if cut is None else [cut.part(run)])]
-    clips = _clips(run, selection, most_video_bytes)
-    named = [clip for clip in clips if clip.content is None]
-    size = sum(clip.path.stat().st_size for clip in named)
+    clips, left_out = carried(_videos(run, selection), most_video_bytes)
     return Report(
         title=f"{run.model_id} · {run.folder.resolve().name}",
         finding=sentence,
         command=command or recipes.report_command(run, selection),
         link=link,
         query=urlencode(selection.changed(run=None).to_query()),
-        about={"View": _view(run, selection), "Run": _run(run), "Model": _model(run), "Versions": _versions(run)},
+        about={
+            "View": _view(run, selection),
+            "Run": _run(run),
+            "Model": _model(run),
+            "Versions": version_facts(run.manifest.versions, "captured with"),
+        },
         parts=parts,
         clips=clips,
-        left_out=f"{len(named)} of {len(clips)} videos ({file_size(size)}) are not in this file, which carries up to "
-        f"{file_size(most_video_bytes)} of videos."
-        if named
-        else "",
+        left_out=left_out,
         samples=_samples(run, selection),
     )
 
@@ -115,7 +112,6 @@ def _view(run: Run, selection: Selection) -> list[tuple[str, str]]:
 def _run(run: Run) -> list[tuple[str, str]]:
     manifest = run.manifest
     clip = manifest.clip
-    settings = {name: value for name, value in manifest.settings.items() if isinstance(value, str | int | float)}
     return [
         ("Name", run.folder.resolve().name),
         ("Hash", run.hash),
@@ -124,30 +120,18 @@ def _run(run: Run) -> list[tuple[str, str]]:
         ("Timesteps", ", ".join(f"{step:.0f}" for step in run.timesteps)),
         ("Clip", f"{clip.get('height')} × {clip.get('width')}, {clip.get('frames')} frames, {run.num_frames} latent"),
         ("Measured", ", ".join(run.statistics)),
-        *((name.replace("_", " "), str(value)) for name, value in settings.items()),
+        *setting_facts(manifest.settings),
         ("Captured again by", capture_command(run)),
     ]
 
 
 def _model(run: Run) -> list[tuple[str, str]]:
     model, geometry = run.manifest.model, run.geometry
-    known = {
-        "model_id": "Model",
-        "revision": "Revision",
-        "config_hash": "Hash of the config",
-        "weight_hash": "Hash of the weights",
-    }
     return [
-        *((words, str(model[name])) for name, words in known.items() if model.get(name)),
+        *model_facts(model),
         ("Shape", f"{geometry.blocks} blocks of {geometry.heads} heads, {geometry.ffn} neurons each"),
         ("Attention", ", ".join(f"{name} {value}" for name, value in run.manifest.attention.items())),
     ]
-
-
-def _versions(run: Run) -> list[tuple[str, str]]:
-    captured = [(f"captured with {name}", number) for name, number in sorted(run.manifest.versions.items())]
-    now = {**versions(), "plotly": version("plotly")}
-    return [*captured, *((f"this report by {name}", number) for name, number in sorted(now.items()))]
 
 
 def _samples(run: Run, selection: Selection) -> pd.DataFrame:
@@ -156,15 +140,12 @@ def _samples(run: Run, selection: Selection) -> pd.DataFrame:
     return pd.DataFrame([{"sample": index, "seed": one.seed, "prompt": one.prompt} for index, one in listed])
 
 
-def _clips(run: Run, selection: Selection, most: int) -> list[Clip]:
-    clips, left = [], most
+def _videos(run: Run, selection: Selection) -> list[tuple[Path, str]]:
+    found = []
     for index, path in run.videos.items():
         if selection.sample is not None and index != selection.sample:
             continue
         one = run.manifest.samples[index]
-        size = path.stat().st_size
-        carried = size <= left
-        left -= size if carried else 0
         caption = f"Sample {index}, seed {one.seed}: {one.prompt}" if one.prompt else f"Sample {index}, seed {one.seed}"
-        clips.append(Clip(path, caption, path.read_bytes() if carried else None))
-    return clips
+        found.append((path, caption))
+    return found
