@@ -30,6 +30,7 @@ from workbench.demo.results.effort import Effort
 from workbench.demo.results.measured import Results
 from workbench.demo.results.page import PAGE, write_page
 from workbench.demo.results.rows import TEACHER, Budget, jobs_of
+from workbench.demo.results.store import keep, take
 from workbench.demo.results.work import Bench
 from workbench.demo.sweep import __main__ as sweep
 from workbench.demo.sweep import work as sweep_work
@@ -103,6 +104,37 @@ def test_the_table_is_whole_after_a_kill_and_nothing_was_made_twice(table):
     lines = io.StringIO()
     make(bench, rows, effort, lines)
     assert lines.getvalue() == f"{len(jobs)} of {len(jobs)} jobs are done\n"
+
+
+def test_on_another_machine_scores_are_taken_and_only_what_is_missing_is_made(table, tmp_path):
+    bench, effort, rows, _ = table
+    store = tmp_path / "store"
+    keep(bench.folder, store)
+    assert {path.name for path in store.iterdir()} == {"results.json", "scores", "seconds.json"}
+    new = dataclasses.replace(bench, folder=tmp_path / "new")
+    lines = io.StringIO()
+    make(new, rows, effort, lines, rounds=1, store=store)
+    count = len(jobs_of(rows))
+    assert (
+        lines.getvalue().endswith(f"{count} of {count} jobs are done\n")
+        and "5 evaluations are scored" in lines.getvalue()
+    )
+    assert not (new.folder / "students").exists() and not (new.folder / "evaluations").exists()
+    assert blocks_of(new.folder, rows, effort) == blocks_of(bench.folder, rows, effort)
+    # One score is lost: its own student and the teacher's videos are made again, and the number is the same.
+    width = next(row for row in rows if row.key == "width").evaluation(0)
+    before = (store / "scores" / f"{width}.json").read_bytes()
+    (store / "scores" / f"{width}.json").unlink()
+    again = dataclasses.replace(bench, folder=tmp_path / "again")
+    make(again, rows, effort, io.StringIO(), rounds=1, store=store)
+    assert sorted(path.name for path in (again.folder / "evaluations").iterdir()) == sorted([width, TEACHER])
+    assert (again.folder / "scores" / f"{width}.json").read_bytes() == before
+    # A store of another table is left alone by what takes, and replaced by what keeps.
+    other = dataclasses.replace(bench, folder=tmp_path / "other", budget=dataclasses.replace(BUDGET, ratio=0.5))
+    other.check()
+    assert take(other.folder, store) == 0 and not (other.folder / "scores").exists()
+    keep(other.folder, store)
+    assert [path.name for path in store.iterdir()] == ["results.json"]
 
 
 def test_rows_are_what_they_say(table):

@@ -11,7 +11,7 @@ from analysis.paired import Difference
 from pare import cost
 from pare.errors import InputError
 from pare.geometry import DEMO, read_geometry
-from workbench.demo.results import answers, page, progress, rows, tables
+from workbench.demo.results import answers, page, progress, rows, store, tables
 from workbench.demo.results.__main__ import rows_of
 from workbench.demo.results.answers import QUESTIONS, Question, answer, bars, decide, losses
 from workbench.demo.results.effort import Effort, plan_lines
@@ -28,7 +28,7 @@ PROMPTS = [
 SHIFTS = {"digit": 0.0, "flow_error": 0.0}
 
 
-@pytest.mark.parametrize("module", [answers, page, progress, rows, tables], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [answers, page, progress, rows, store, tables], ids=lambda module: module.__name__)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 

@@ -1,7 +1,8 @@
 """The table of results on the demo model: `python -m workbench.demo.results --out FOLDER [--rows KEYS] [--dry-run | --write]`.
 
 Every row is a mask, a student, its stages of training, the videos of 200 prompts and their scores; each of these is a job that a
-killed command goes on with. `--write` fills docs/results.md from what the folder holds.
+killed command goes on with. `--write` fills docs/results.md from what the folder holds, and keeps the scores in data/results,
+where a new folder takes them from.
 """
 
 import argparse
@@ -22,9 +23,10 @@ from workbench.demo.results.effort import Effort, plan_lines
 from workbench.demo.results.measured import Results
 from workbench.demo.results.page import PAGE, write_page
 from workbench.demo.results.progress import TableReport
-from workbench.demo.results.rows import TEACHER, Budget, Row, all_rows, choose, jobs_of
+from workbench.demo.results.rows import TEACHER, Budget, Row, all_rows, choose, jobs_of, needed
 from workbench.demo.results.seconds import ROUNDS, has_seconds, measure_seconds
-from workbench.demo.results.work import RECORD, Bench
+from workbench.demo.results.store import STORE, keep, take
+from workbench.demo.results.work import CARD, RECORD, Bench
 
 COUNTS = ("seeds", "prompts", "samples", "width_steps", "joint_steps", "few_steps_steps")
 NUMBERS = ("ratio", "learning_rate", "router_rate", "few_steps_rate")
@@ -38,16 +40,26 @@ def rows_of(effort: Effort, keys: Sequence[str] | None = None) -> tuple[Row, ...
     return choose(all_rows(effort.budget, effort.static_blocks(pare)), keys)
 
 
-def make(bench: Bench, rows: Sequence[Row], effort: Effort, stream: TextIO, rounds: int = ROUNDS) -> None:
-    """Do every job of these rows that is not done yet, then time the videos of all rows in turn.
+def make(
+    bench: Bench,
+    rows: Sequence[Row],
+    effort: Effort,
+    stream: TextIO,
+    rounds: int = ROUNDS,
+    store: Path | None = None,
+) -> None:
+    """Do every job that the scores of these rows still need, then time the videos of all rows in turn.
 
-    A training that diverges is noted in the folder, and its row is left out; the others go on.
+    Scores of the same table in `store` are taken from there. A training that diverges is noted in the folder, and its row is
+    left out; the others go on.
     """
     from pare.training.loop import Diverged
 
     bench.check()
+    if store is not None and (taken := take(bench.folder, store)):
+        stream.write(f"{taken} evaluations are scored already, in {store.name}\n")
     jobs = jobs_of(rows)
-    ahead = [job for job in jobs if not bench.done(job)]
+    ahead = needed(jobs, bench.done)
     stream.write(f"{len(jobs) - len(ahead)} of {len(jobs)} jobs are done\n")
     report = TableReport([job.title for job in ahead], [effort.seconds(job) for job in ahead], stream)
     failed = read_failed(bench.folder)
@@ -64,7 +76,7 @@ def make(bench: Bench, rows: Sequence[Row], effort: Effort, stream: TextIO, roun
                 stream.write(f"{job.title}: {error}\n")
                 write_bytes(bench.folder / FAILED, json.dumps(failed, indent=1).encode())
         report.end(number)
-    timed = [row for row in rows if row.key == TEACHER or row.evaluation(0) not in failed]
+    timed = [row for row in rows if row.key == TEACHER or (bench.student(row.name(0)) / CARD).is_file()]
     if not has_seconds(bench, timed):
         measure_seconds(bench, timed, rounds=rounds)
 
@@ -142,10 +154,11 @@ def _run(given: argparse.Namespace) -> None:
         torch.set_num_threads(given.threads)
         prompts = read_prompts(given.prompt_file)[: budget.prompts]
         bench = Bench(given.out, given.model, given.run, prompts, replace(budget, prompts=len(prompts)), given.data)
-        make(bench, rows, effort, sys.stderr)
+        make(bench, rows, effort, sys.stderr, store=given.store)
     blocks = blocks_of(given.out, rows, effort)
     if given.write:
         write_page(blocks, given.page)
+        keep(given.out, given.store)
     print("\n\n".join(f"{name}\n{text}" for name, text in blocks.items()))
 
 
@@ -158,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="demo", help="a model of moving digits")
     parser.add_argument("--run", type=Path, default=RUN, help="a run of the model; default: the bundled one")
     parser.add_argument("--data", type=Path, help="samples of pare distill data; default: made in the folder")
+    parser.add_argument("--store", type=Path, default=STORE, help="scores to begin with; --write keeps them there")
     parser.add_argument("--prompt-file", type=Path, default=HELD_OUT)
     parser.add_argument("--page", type=Path, default=PAGE)
     for name in (*COUNTS, *NUMBERS):
@@ -165,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument("--" + name.replace("_", "-"), type=kind, help=f"default: {getattr(Budget(), name)}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dry-run", action="store_true", help="print rows, steps and hours")
-    parser.add_argument("--write", action="store_true", help="fill the page from what is there; nothing is run")
+    parser.add_argument("--write", action="store_true", help="fill the page and the store; nothing is run")
     return parser
 
 

@@ -1,6 +1,6 @@
 """The rows of the table: which mask, which stages, how many trainings; a list of jobs that share what they can."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -176,6 +176,36 @@ def jobs_of(rows: Sequence[Row]) -> list[Job]:
     for job in _wanted(rows):
         found.setdefault((job.kind, job.name), job)
     return list(found.values())
+
+
+def needed(jobs: Sequence[Job], done: Callable[[Job], bool]) -> list[Job]:
+    """The jobs that a missing score still needs; a student whose videos are scored need not be there."""
+    known = {(job.kind, job.name): job for job in jobs}
+    found: set[tuple[Kind, str]] = set()
+
+    def ask(kind: Kind, name: str) -> None:
+        job = known.get((kind, name))
+        if job is None or (kind, name) in found or done(job):
+            return
+        found.add((kind, name))
+        if kind == "scores":
+            # A video is scored beside the teacher's.
+            ask("evaluation", TEACHER)
+            ask("evaluation", name)
+        elif kind == "evaluation" and name != TEACHER:
+            ask("training", name)
+        elif kind == "training":
+            ask("data", "data")
+            if job.source is not None:
+                ask("student", job.source)
+                ask("training", job.source)
+        elif kind == "student":
+            ask("mask", name)
+
+    for job in jobs:
+        if job.kind == "scores":
+            ask("scores", job.name)
+    return [job for job in jobs if (job.kind, job.name) in found]
 
 
 def _wanted(rows: Sequence[Row]) -> Iterator[Job]:

@@ -24,9 +24,10 @@ ROUNDS = 7
 
 
 def has_seconds(bench: Bench, rows: Sequence[Row]) -> bool:
-    """Whether exactly these rows are timed."""
+    """Whether these rows are timed; nothing is timed of the teacher alone."""
     path = bench.folder / SECONDS
-    return path.is_file() and set(read_json(path)["rows"]) == {row.key for row in rows}
+    timed = set(read_json(path)["rows"]) if path.is_file() else {TEACHER}
+    return timed >= {row.key for row in rows}
 
 
 def measure_seconds(
@@ -35,7 +36,8 @@ def measure_seconds(
     """Generate a video with every row's first student in turn, `rounds` times after a first that does not count.
 
     Round i is prompt i with seed i. The median of each, and its ratio to the teacher's of the same round, the mean with its
-    95 % interval over rounds; written into the folder of results. Like machines alone can be compared, so it names its own.
+    95 % interval over rounds; written into the folder of results, beside rows that were timed before and are not now. Like
+    machines alone can be compared, so every row names its own.
     """
     import torch
 
@@ -62,18 +64,20 @@ def measure_seconds(
                 taken[key].append(time.perf_counter() - start)
         progress(number + 1, rounds + 1, "seconds of a video")
     teacher = np.array(taken[TEACHER])
-    result = {
-        "rounds": rounds,
-        "machine": f"{processor()}, {torch.get_num_threads()} threads",
-        "rows": {
-            key: {
-                "median": float(np.median(values)),
-                "over_teacher": asdict(mean_over_prompts(np.array(values) / teacher)),
-            }
-            for key, values in taken.items()
-        },
+    machine = f"{processor()}, {torch.get_num_threads()} threads"
+    path = bench.folder / SECONDS
+    before = read_json(path)["rows"] if path.is_file() else {}
+    now = {
+        key: {
+            "median": float(np.median(values)),
+            "over_teacher": asdict(mean_over_prompts(np.array(values) / teacher)),
+            "rounds": rounds,
+            "machine": machine,
+        }
+        for key, values in taken.items()
     }
-    write_bytes(bench.folder / SECONDS, (json.dumps(result, indent=1) + "\n").encode())
+    result = {"rows": before | now}
+    write_bytes(path, (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 

@@ -112,10 +112,10 @@ def cost_table(
         ]
         lines.append([row.title, *cells, *timed])
     names = ["row", "active in blocks", "stored", "GFLOP a video", "seconds a video", "of the teacher's"]
-    machine = results.seconds.get("machine")
+    machines = sorted({f"{each['rounds']} videos, {each['machine']}" for each in seconds.values()})
     note = (
-        f"Seconds: median of {results.seconds['rounds']} videos of every row in turn, {machine}; the brackets are over these "
-        "videos." if machine else "Seconds are not measured yet."
+        f"Seconds: median of videos of all rows in turn ({'; '.join(machines)}); of the teacher's in the same turn, the brackets "
+        "over these videos." if machines else "Seconds are not measured yet."
     )  # fmt: skip
     return "\n\n".join([grid(names, lines), note])
 

@@ -56,14 +56,10 @@ def score_videos(
     lines.write_text("".join(json.dumps(each) + "\n" for each in records))
     for number in range(len(records), len(prompts)):
         frames = read_video(video_path(folder, number))[0]
-        flow = optical_flow(frames).astype(np.float32)
-        kept = teacher / FLOWS / f"{number:05d}.npy"
-        if own:
-            with replacing(kept) as temporary, Path(temporary).open("wb") as file:
-                np.save(file, flow)
+        flow = teacher_flow(teacher, number) if own else optical_flow(frames).astype(np.float32)
         values = alone(frames, flow, prompts[number])
         if not own:
-            values |= beside(frames, flow, read_video(video_path(teacher, number))[0], np.load(kept))
+            values |= beside(frames, flow, read_video(video_path(teacher, number))[0], teacher_flow(teacher, number))
         record = plain({"prompt": prompts[number], "seed": number, "values": values})
         with lines.open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -72,6 +68,16 @@ def score_videos(
         records.append(record)
         progress(number + 1, len(prompts), "scored")
     return records
+
+
+def teacher_flow(teacher: Path, number: int) -> Flow:
+    """The flow of a video of the teacher's, taken once."""
+    kept = teacher / FLOWS / f"{number:05d}.npy"
+    if not kept.is_file():
+        flow = optical_flow(read_video(video_path(teacher, number))[0]).astype(np.float32)
+        with replacing(kept) as temporary, Path(temporary).open("wb") as file:
+            np.save(file, flow)
+    return np.load(kept)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

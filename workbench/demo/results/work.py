@@ -20,9 +20,11 @@ from pare.video import read_metadata
 from workbench.call import plain
 from workbench.demo.results.effort import FEW_STEPS
 from workbench.demo.results.rows import MASKS, TEACHER, Budget, Job
+from workbench.demo.results.store import compact
 
 SCHEMA, SCORES_SCHEMA = "pare-results/1", "pare-results-scores/1"
 RECORD, EVALUATIONS, SCORES, STUDENTS = "results.json", "evaluations", "scores", "students"
+CARD = "README.md"
 WARMUP, CHECKPOINT_EVERY = 30, 25
 # What decides which jobs there are and stands in their names.
 NAMED = ("seeds", "width_steps", "joint_steps", "few_steps_steps")
@@ -84,7 +86,7 @@ class Bench:
         if job.kind == "data":
             return self.data is not None or has_all_shards(place)
         # The card is the last thing that a training writes; a pruned student appears whole.
-        return (place / "README.md").is_file() if job.kind in ("training", "student") else place.is_file()
+        return (place / CARD).is_file() if job.kind in ("training", "student") else place.is_file()
 
     def do(self, job: Job, progress: Progress = silent) -> None:
         """Do one job, from wherever an earlier attempt stopped."""
@@ -173,7 +175,7 @@ class Bench:
         result = {"schema": SCORES_SCHEMA, "name": name, "model": about["model"], "settings": about["settings"],
                   "parameters": stored_parameters(reference.weights_folder(model)), "videos": videos,
                   "versions": versions()}  # fmt: skip
-        write_bytes(place, (json.dumps(plain(result), indent=1, allow_nan=False) + "\n").encode())
+        write_bytes(place, compact(plain(result)))
         lines.unlink()
 
     def model_of(self, job: Job) -> str:
