@@ -1,5 +1,5 @@
 // What canvases of cells share: one object per mounted element, kept since Streamlit calls the default export again on
-// every run and every change of theme; and the pointer and the keys over the cells.
+// every run and every change of theme; its life, and the pointer and the keys over its cells.
 
 const mounted = new WeakMap();
 
@@ -62,4 +62,35 @@ export function listenToCells(map, at, size, choose) {
     map.live.textContent = map.describe(place);
     map.schedule();
   };
+}
+
+/** One mounted canvas of cells: what it consists of, when it lives, and when it is drawn. `draw()` is the element's own. */
+export class CellMap {
+  constructor(root, state) {
+    this.root = root;
+    const find = (selector) => root.querySelector(selector);
+    [this.cells, this.canvas, this.cell, this.readout, this.live] = [".cells", "canvas", "#cell", ".readout", ".live"].map(find);
+    this.state = { hover: null, focus: [0, 0], focused: false, ...state };
+    this.observer = new ResizeObserver(() => this.schedule());
+  }
+
+  connect() {
+    this.observer.observe(this.root);
+  }
+
+  disconnect() {
+    this.observer.disconnect();
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+  }
+
+  schedule() {
+    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
+  }
+
+  /** The grid's name and size, for assistive technology. */
+  name(label, rows, columns) {
+    const attributes = { "aria-label": label, "aria-rowcount": rows, "aria-colcount": columns };
+    Object.entries(attributes).forEach(([name, value]) => this.cells.setAttribute(name, value));
+  }
 }

@@ -4,28 +4,10 @@ export default function blockMap(call) {
   return mount(BlockMap, ".block-map", call);
 }
 
-class BlockMap {
+class BlockMap extends CellMap {
   constructor(root) {
-    this.root = root;
-    const find = (selector) => root.querySelector(selector);
-    this.cells = find(".cells");
-    this.canvas = find("canvas");
-    this.cell = find("#cell");
-    this.readout = find(".readout");
-    this.live = find(".live");
-    this.state = { hover: null, chosen: null, focus: [0, 0], focused: false };
-    this.observer = new ResizeObserver(() => this.schedule());
+    super(root, { chosen: null });
     listenToCells(this, placeAt, () => [this.state.blocks, this.state.steps], ([block]) => this.choose(block));
-  }
-
-  connect() {
-    this.observer.observe(this.root);
-  }
-
-  disconnect() {
-    this.observer.disconnect();
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
   }
 
   receive(data) {
@@ -44,9 +26,7 @@ class BlockMap {
     }
     state.focus = [Math.min(state.focus[0], state.blocks - 1), Math.min(state.focus[1], state.steps - 1)];
     state.hover = null;
-    this.cells.setAttribute("aria-label", `${data.title} by block and timestep`);
-    this.cells.setAttribute("aria-rowcount", state.blocks);
-    this.cells.setAttribute("aria-colcount", state.steps);
+    this.name(`${data.title} by block and timestep`, state.blocks, state.steps);
     const set = (selector, words) => (this.root.querySelector(selector).textContent = words);
     set(".low", formatNumber(state.limits[0]));
     set(".high", formatNumber(state.limits[1]));
@@ -54,10 +34,6 @@ class BlockMap {
     this.root.querySelector(".scale i").style.background = `linear-gradient(to right, ${state.palette.join(", ")})`;
     this.theme = readTheme(this.root);
     this.schedule();
-  }
-
-  schedule() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
   }
 
   draw() {

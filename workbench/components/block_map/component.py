@@ -108,6 +108,6 @@ def _renderer() -> ComponentRenderer:
     return st.components.v2.component(
         "pare-workbench.block_map",
         html=source("block_map/block_map.html"),
-        css=source("block_map/block_map.css"),
+        css=source("cells.css"),
         js=source(*SCRIPTS),
     )

@@ -112,6 +112,6 @@ def _renderer() -> ComponentRenderer:
     return st.components.v2.component(
         "pare-workbench.difference_grid",
         html=source("difference_grid/difference_grid.html"),
-        css=source("difference_grid/difference_grid.css"),
+        css=source("cells.css", "difference_grid/difference_grid.css"),
         js=source(*SCRIPTS),
     )

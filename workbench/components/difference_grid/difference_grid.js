@@ -4,28 +4,10 @@ export default function differenceGrid(call) {
   return mount(DifferenceGrid, ".difference-grid", call);
 }
 
-class DifferenceGrid {
+class DifferenceGrid extends CellMap {
   constructor(root) {
-    this.root = root;
-    const find = (selector) => root.querySelector(selector);
-    this.cells = find(".cells");
-    this.canvas = find("canvas");
-    this.cell = find("#cell");
-    this.readout = find(".readout");
-    this.live = find(".live");
-    this.state = { hover: null, pinned: null, focus: [0, 0], focused: false };
-    this.observer = new ResizeObserver(() => this.schedule());
+    super(root, { pinned: null });
     listenToCells(this, headAt, () => [this.state.blocks, this.state.heads], (place) => this.choose(place));
-  }
-
-  connect() {
-    this.observer.observe(this.root);
-  }
-
-  disconnect() {
-    this.observer.disconnect();
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
   }
 
   receive(data) {
@@ -42,9 +24,7 @@ class DifferenceGrid {
     }
     state.focus = [Math.min(state.focus[0], state.blocks - 1), Math.min(state.focus[1], state.heads - 1)];
     state.hover = null;
-    this.cells.setAttribute("aria-label", `B minus A of the ${data.title} by block and head`);
-    this.cells.setAttribute("aria-rowcount", state.blocks);
-    this.cells.setAttribute("aria-colcount", state.heads);
+    this.name(`B minus A of the ${data.title} by block and head`, state.blocks, state.heads);
     const set = (selector, words) => (this.root.querySelector(selector).textContent = words);
     set(".low", signed(-state.limit));
     set(".high", signed(state.limit));
@@ -53,10 +33,6 @@ class DifferenceGrid {
     this.root.querySelector(".scale i").style.background = `linear-gradient(to right, ${state.palette.join(", ")})`;
     this.theme = readTheme(this.root);
     this.schedule();
-  }
-
-  schedule() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
   }
 
   draw() {

@@ -65,6 +65,6 @@ def _renderer() -> ComponentRenderer:
     return st.components.v2.component(
         "pare-workbench.frame_map",
         html=source("frame_map/frame_map.html"),
-        css=source("frame_map/frame_map.css"),
+        css=source("cells.css", "frame_map/frame_map.css"),
         js=source(*SCRIPTS),
     )

@@ -4,26 +4,16 @@ export default function frameMap(call) {
   return mount(FrameMap, ".frame-map", call);
 }
 
-class FrameMap {
+class FrameMap extends CellMap {
   constructor(root) {
-    this.root = root;
-    const find = (selector) => root.querySelector(selector);
-    [this.cells, this.canvas, this.cell, this.readout, this.live] = [".cells", "canvas", "#cell", ".readout", ".live"].map(find);
-    this.state = { frame: null, hover: null, focus: [0, 0], focused: false };
+    super(root, { frame: null });
     this.link = new FrameLink({ onShown: (frame) => this.mark(frame) });
-    this.observer = new ResizeObserver(() => this.schedule());
     listenToCells(this, framesAt, () => [this.state.frames, this.state.frames], ([query]) => this.choose(query));
   }
 
-  connect() {
-    this.observer.observe(this.root);
-  }
-
   disconnect() {
-    this.observer.disconnect();
+    super.disconnect();
     this.link.disconnect();
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
   }
 
   receive(data) {
@@ -38,9 +28,7 @@ class FrameMap {
     }
     state.focus = state.focus.map((index) => Math.min(index, data.frames - 1));
     this.link.connect(data.link);
-    this.cells.setAttribute("aria-label", `${data.title}: attention from query frames (down) to key frames (across)`);
-    this.cells.setAttribute("aria-rowcount", data.frames);
-    this.cells.setAttribute("aria-colcount", data.frames);
+    this.name(`${data.title}: attention from query frames (down) to key frames (across)`, data.frames, data.frames);
     this.theme = readTheme(this.root);
     this.root.hidden = false;
     this.schedule();
@@ -50,10 +38,6 @@ class FrameMap {
     if (frame === this.state.frame || frame >= this.state.frames) return;
     this.state.frame = frame;
     this.schedule();
-  }
-
-  schedule() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
   }
 
   draw() {

@@ -121,6 +121,6 @@ def _renderer() -> ComponentRenderer:
     return st.components.v2.component(
         "pare-workbench.lanes",
         html=source("lanes/lanes.html"),
-        css=source("lanes/lanes.css"),
+        css=source("cells.css", "lanes/lanes.css"),
         js=source(*SCRIPTS),
     )

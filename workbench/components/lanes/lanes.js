@@ -4,30 +4,12 @@ export default function lanes(call) {
   return mount(Lanes, ".lanes", call);
 }
 
-class Lanes {
+class Lanes extends CellMap {
   constructor(root) {
-    this.root = root;
-    const find = (selector) => root.querySelector(selector);
-    this.cells = find(".cells");
-    this.canvas = find("canvas");
-    this.cell = find("#cell");
-    this.readout = find(".readout");
-    this.live = find(".live");
-    this.state = { hover: null, focus: [1, 0], focused: false };
-    this.observer = new ResizeObserver(() => this.schedule());
+    super(root, { focus: [1, 0] });
     // The map above is there to be read.
     const turn = (focus, place) => place[2] || this.turn(focus);
     listenToCells(this, cellAt, () => [this.state.blocks, this.state.steps], turn);
-  }
-
-  connect() {
-    this.observer.observe(this.root);
-  }
-
-  disconnect() {
-    this.observer.disconnect();
-    cancelAnimationFrame(this.frame);
-    this.frame = 0;
   }
 
   receive(data) {
@@ -44,9 +26,7 @@ class Lanes {
     });
     this.count();
     state.focus = [Math.min(state.focus[0], state.blocks - 1), Math.min(state.focus[1], state.steps - 1)];
-    this.cells.setAttribute("aria-label", data.title);
-    this.cells.setAttribute("aria-rowcount", state.blocks);
-    this.cells.setAttribute("aria-colcount", state.steps);
+    this.name(data.title, state.blocks, state.steps);
     root.classList.toggle("editable", data.editable);
     root.querySelector(".turn").hidden = !data.editable;
     this.scale(".score", state.scoreLimits, state.scorePalette);
@@ -74,10 +54,6 @@ class Lanes {
     scale.querySelector(".low").textContent = formatNumber(low);
     scale.querySelector(".high").textContent = formatNumber(high);
     scale.querySelector("i").style.background = `linear-gradient(to right, ${palette.join(", ")})`;
-  }
-
-  schedule() {
-    if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
   }
 
   draw() {
