@@ -176,9 +176,18 @@ def roles(
 @cli.command()
 @as_command
 def report(
-    run: Run,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A run; A and B: two runs, masks, models or sets of videos; a training; or answers of pare evidence.",
+        ),
+    ],
     *,
     out: Annotated[str, typer.Option("--out", help="The HTML file to write.", show_default=False)],
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Of two that can be several: runs, masks, students, videos.")
+    ] = None,
     block: Annotated[int | None, typer.Option("--block", help="The block in detail.")] = None,
     head: Annotated[int | None, typer.Option("--head", help="The head in detail, with its block.")] = None,
     sample: Annotated[int | None, typer.Option("--sample", help="One sample; default: all.")] = None,
@@ -190,12 +199,28 @@ def report(
     tau_s: TauS = 0.7,
     tau_t: TauT = 0.3,
     mask: Annotated[str | None, typer.Option("--mask", help="A mask file: what it removes is shown.")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Of two masks that predict no cost: a run of their model.")
+    ] = None,
+    scores: Annotated[
+        list[str] | None, typer.Option("--scores", help="Of two models: the evaluation of each, A's first.")
+    ] = None,
+    pair: Annotated[
+        int | None, typer.Option("--pair", help="Of two sets of videos: the pair that stands first.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Of two sets of videos: score them where they were not.")
+    ] = False,
+    at: Annotated[
+        int | None, typer.Option("--at", help="Of a training: the step of the validation to show; default: the last.")
+    ] = None,
     max_videos: Annotated[float, typer.Option("--max-videos", help="MB of videos that it carries at most.")] = 20.0,
 ) -> Call:
-    """One HTML file of a selection, with figures, numbers and videos, that opens offline."""
-    part = {"block": block, "head": head, "sample": sample, "branch": branch, "steps": steps}
+    """One HTML file of a run, a comparison, a training or answers, with figures, numbers and videos, that opens offline."""
+    part = {"block": block, "head": head, "sample": sample, "branch": branch, "steps": steps, "kind": kind, "at": at}
     given = {"lens": lens, "tau_s": tau_s, "tau_t": tau_t, "mask": mask, "max_videos": max_videos}
-    return Call("report", arguments={"run": run, "out": out, **part, **given})
+    compared = {"run": run, "scores": scores, "pair": pair, "measure": measure}
+    return Call("report", arguments={"sources": sources, "out": out, **part, **given, **compared})
 
 
 @cli.command()

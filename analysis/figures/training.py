@@ -171,5 +171,17 @@ def gate_shares(ran: np.ndarray, sigmas: Sequence[float], *, height: int = 220) 
     )
 
 
+def gate_table(ran: np.ndarray, sigmas: Sequence[float]) -> pd.DataFrame:
+    """One row per noise level and block: `sigma`, `block`, the `share` of the samples in which it ran, and `n`.
+
+    >>> gate_table(np.ones((2, 1, 2)), [0.5]).values.tolist()
+    [[0.5, 0.0, 1.0, 2.0], [0.5, 1.0, 1.0, 2.0]]
+    """
+    shares = np.asarray(ran, float).mean(axis=0)
+    level, block = np.indices(shares.shape)
+    columns = {"sigma": np.asarray(sigmas, float)[level], "block": block, "share": shares}
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()}).assign(n=len(ran))
+
+
 def _endless(count: int) -> list[tuple[str, str, str]]:
     return [LINES[index % len(LINES)] for index in range(count)]

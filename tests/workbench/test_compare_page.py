@@ -27,14 +27,14 @@ from pare.mask import PARTS, Mask
 from pare.video import write_video
 from tests.runs_fixture import make_manifest, make_run, random_sample
 from tests.sampled_run import make_sampled_run
-from workbench import compare_recipes, model_card
+from workbench import compare_recipes, compare_words, mask_words, model_card
 from workbench.call import plain
 from workbench.commands.compare import compare
 from workbench.components.difference_grid import component
 from workbench.jobs.api import State, open_workspace
 from workbench.jobs.folder import JobFolder
 from workbench.jobs.process import Identity
-from workbench.pages import compare_choice, compare_masks, compare_videos
+from workbench.pages import compare_choice, compare_videos
 from workbench.state import Selection
 from workbench.video_sets import open_videos
 
@@ -138,7 +138,7 @@ def components(test: AppTest) -> list[str]:
     return [one.proto.component_name.split(".")[-1] for one in test.get("bidi_component")]
 
 
-@pytest.mark.parametrize("module", [compare_choice, compare_masks, compare_videos, component])
+@pytest.mark.parametrize("module", [compare_choice, compare_videos, compare_words, mask_words, component])
 def test_examples(module):
     found = doctest.testmod(module)
     assert found.attempted and not found.failed

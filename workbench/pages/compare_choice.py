@@ -41,6 +41,15 @@ def evaluation_names(places: Places) -> list[str]:
     return places.evaluations()
 
 
+def found_names(read: Callable[[Places], list[str]], places: Places, *asked: str | None) -> list[str]:
+    """What a cached `read` finds in the places; read anew where a link asks for something there that is newer."""
+    names = read(places)
+    if any(name is not None and name not in names and name in places for name in asked):
+        read.clear()  # type: ignore[attr-defined]
+        names = read(places)
+    return names
+
+
 def two_of(names: Sequence[str], left: str | None, right: str | None) -> tuple[str, str]:
     """A and B among at least two names: as chosen where that is still there, else the first ones; never the same.
 
@@ -100,26 +109,6 @@ def table(rows: Sequence[Sequence[object]], headings: Sequence[str], *, key: str
     lines = [" | ".join(map(str, row)) for row in (headings, align, *rows)]
     with st.container(key=f"compare_table_{key}"):
         st.markdown("\n".join(f"| {line} |" for line in lines))
-
-
-def signed(value: float) -> str:
-    """A difference with its sign, in three figures.
-
-    >>> signed(0.123456), signed(-2e-7), signed(0.0), signed(float("nan"))
-    ('+0.123', '−2e−07', '0', '–')
-    """
-    if value != value:
-        return "–"
-    return f"{value:+.3g}".replace("-", "−") if value else "0"
-
-
-def interval(low: float, high: float) -> str:
-    """An interval of a difference; a dash where there is none.
-
-    >>> interval(-0.1, 0.2), interval(float("nan"), 1.0)
-    ('−0.1 to +0.2', '–')
-    """
-    return "–" if low != low or high != high else f"{signed(low)} to {signed(high)}"
 
 
 def either(of_a: object, of_b: object) -> tuple[str, str]:

@@ -12,10 +12,11 @@ from analysis.run_match import match_runs
 from analysis.runs import Run
 from pare.errors import InputError
 from workbench import compare_recipes
+from workbench.compare_words import interval, runs_sentence, samples_words, signed
 from workbench.components.difference_grid.component import difference_grid
 from workbench.pages import head_data
 from workbench.pages.chart import show_chart, take_out
-from workbench.pages.compare_choice import Frame, either, interval, signed, table
+from workbench.pages.compare_choice import Frame, either, table
 from workbench.pages.data import open_run
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard
 from workbench.pages.text import command_line, plain, short_path
@@ -66,7 +67,7 @@ def show_runs(shell: Shell, frame: Frame) -> None:
         show(plain(error), icon=":material/difference:")
         _how_to_capture(run, shell.places)
         return
-    frame.title(headline(found, selection))
+    frame.title(runs_sentence(found, selection.tau_s, selection.tau_t))
     if not found.paired:
         st.warning(
             "Not paired: no sample of B has the prompt and seed of one of A. The means of all samples are compared, "
@@ -98,37 +99,6 @@ def default_other(places: Places, run: Run, others: list[str]) -> str:
             return name
         fitting.append(name)
     return next(iter([*fitting, *others]))
-
-
-def headline(found: RunDifference, selection: Selection) -> str:
-    """How many heads differ and change role, in one sentence."""
-    roles = len(found.role_changes(selection.tau_s, selection.tau_t))
-    total = int((~np.isnan(found.difference)).sum())
-    changes = f"{roles} of {total} heads change{'s' if roles == 1 else ''} role from A to B"
-    known = int(np.isfinite(found.low).sum())
-    if not known:
-        return f"{changes}; without two prompts in both there are no intervals"
-    clear = int(found.clear.sum())
-    return (
-        f"{changes}; the ratio of {clear} differs by more than chance between prompts "
-        f"(about {found.expected_by_chance:.2g} would if nothing had changed)"
-    )
-
-
-def samples_words(found: RunDifference) -> str:
-    """What stands behind the numbers, in a few words."""
-    count = int(found.n.max(initial=0))
-    if not found.paired:
-        return f"{count} samples or more of each run, unpaired"
-    left = [f"{number} of {side} without a partner" for side, number in _unpaired(found)]
-    prompts = f"{found.prompts} prompt{'s' if found.prompts != 1 else ''}"
-    return f"{count} sample{'s' if count != 1 else ''} paired by prompt and seed, {prompts}" + "".join(
-        f"; {each}" for each in left
-    )
-
-
-def _unpaired(found: RunDifference) -> list[tuple[str, int]]:
-    return [(side, count) for side, count in (("A", found.match.only_a), ("B", found.match.only_b)) if count]
 
 
 def _show_grid(run: Run, other: Run, found: RunDifference, selection: Selection) -> None:

@@ -1,36 +1,35 @@
 """Compare two models on disk, students or dense: cards side by side, and their scores where they were evaluated."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import streamlit as st
 
 from pare import reference
 from pare.errors import InputError
+from workbench.compare_tables import MODEL_COLUMNS, model_settings, model_sizes
+from workbench.compare_words import interval, models_sentence, signed
 from workbench.model_card import ModelCard, read_card
 from workbench.pages.compare_choice import (
     Frame,
     choose_two,
     either,
     evaluation_names,
-    interval,
+    found_names,
     nothing_to_compare,
-    signed,
     table,
 )
 from workbench.pages.compare_data import compared_sets, video_set
 from workbench.pages.data import pipeline_names
-from workbench.pages.prune_plan import PARTS
 from workbench.pages.shell import Shell, choose, guard
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
-from workbench.plan import gibi, tera
 from workbench.video_sets import VideoSet
 
 
 def show_students(shell: Shell, frame: Frame) -> None:
     """Draw model A against model B: students in the places, and the dense models beside them."""
-    names = pipeline_names(shell.places)
+    names = found_names(pipeline_names, shell.places, shell.selection.left, shell.selection.right)
     if len(names) < 2:
         commands = [
             command_line("mask", "RUN", out="mask.safetensors"),
@@ -43,18 +42,19 @@ def show_students(shell: Shell, frame: Frame) -> None:
     chosen = choose_two(shell, frame, dense_first(shell.places, names))
     folders = [shell.places.find(name) for name in chosen]
     a, b = (card_of(folder) for folder in folders)
-    frame.title(headline(a, b))
+    frame.title(models_sentence(a, b))
     left, right = st.columns(2, gap="medium")
     with left, guard("sizes"):
         st.header("Size", anchor=False)
-        table(size_rows(a, b), ("", "A", "B", "B / A"), key="student_sizes")
+        table(model_sizes(a, b), MODEL_COLUMNS, key="student_sizes")
         st.caption(
             "Active: in the blocks of a mean step, with the model's own router where it has one. FLOPs: one forward at "
             "the size that each model is made for."
         )
     with right, guard("settings"):
         st.header("Settings", anchor=False)
-        table(setting_rows(a, b), ("", "A", "B"), key="student_settings", left=3)
+        rows = [(plain(name), *either(*values)) for name, values in model_settings(a, b).items()]
+        table(rows, ("", "A", "B"), key="student_settings", left=3)
     with guard("scores"):
         _show_scores(shell, chosen, (a, b))
 
@@ -81,55 +81,6 @@ def card_of(folder: Path) -> ModelCard:
 @st.cache_data(max_entries=32, show_spinner=False)
 def _card(folder: str, when: tuple[int, ...]) -> ModelCard:
     return read_card(folder)
-
-
-def headline(a: ModelCard, b: ModelCard) -> str:
-    """How much smaller B is."""
-    share = b.parameters / a.parameters
-    work = ""
-    if a.active_flops and b.active_flops and a.clip == b.clip:
-        work = f" and takes {b.active_flops / a.active_flops:.0%} of its operations a step"
-    return f"B ({b.name}) stores {share:.0%} of the parameters of A ({a.name}){work}"
-
-
-def size_rows(a: ModelCard, b: ModelCard) -> list[tuple[str, ...]]:
-    """Parameters, operations, bytes and widths of both, with B over A."""
-    cards = (a, b)
-    numbers: list[tuple[str, str, Callable[[float], str]]] = [
-        ("parameters stored", "parameters", lambda n: f"{n:,.0f}"),
-        ("parameters active", "active_parameters", lambda n: f"{n:,.0f}"),
-        ("blocks of a mean step", "blocks", lambda n: f"{n:.4g}"),
-        ("FLOPs of a forward", "flops", tera),
-        ("FLOPs, blocks that run", "active_flops", tera),
-        ("weights on disk", "weight_bytes", gibi),
-    ]
-    rows = []
-    for title, name, words in numbers:
-        values = [getattr(card, name) for card in cards]
-        share = f"{values[1] / values[0]:.0%}" if all(values) else ""
-        rows.append((title, *("unknown" if value is None else words(value) for value in values), share))
-    for part, title in PARTS.items():
-        sizes = [_ends(card.kept[part]) for card in cards]
-        rows.append((f"{title} in a block", *sizes, ""))
-    return rows
-
-
-def setting_rows(a: ModelCard, b: ModelCard) -> list[tuple[str, str, str]]:
-    """What made both, strong where it differs."""
-    about = [
-        {"base": card.base, "geometry": f"{card.geometry.blocks} blocks, {card.geometry.heads} heads"}
-        | (
-            {}
-            if card.clip is None
-            else {"size": f"{card.clip.frames} frames of {card.clip.height} × {card.clip.width}"}
-        )
-        | dict(card.settings)
-        for card in (a, b)
-    ]
-    names = [
-        name for name in dict.fromkeys([*about[0], *about[1]]) if any(each.get(name) is not None for each in about)
-    ]
-    return [(plain(name), *either(*(each.get(name) for each in about))) for name in names]
 
 
 def evaluations_of(places: Places, card: ModelCard) -> dict[str, VideoSet]:
@@ -197,8 +148,3 @@ def best_pair(a: Mapping[str, VideoSet], b: Mapping[str, VideoSet]) -> tuple[str
 
 def _model_words(folder: Path) -> str:
     return "demo" if folder == reference.DEMO else short_path(folder)
-
-
-def _ends(ends: tuple[int, int]) -> str:
-    low, high = ends
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -11,6 +11,7 @@ from analysis.figures.differences import metric_effects
 from analysis.score_comparison import pairs_by_change
 from pare.errors import InputError
 from workbench import compare_recipes
+from workbench.compare_words import differing, interval, signed, videos_sentence
 from workbench.components.copy_button.component import copy_button
 from workbench.pages.chart import show_chart
 from workbench.pages.compare_choice import (
@@ -18,9 +19,8 @@ from workbench.pages.compare_choice import (
     choose_two,
     either,
     evaluation_names,
-    interval,
+    found_names,
     nothing_to_compare,
-    signed,
     table,
 )
 from workbench.pages.compare_data import compared_sets, video_set
@@ -37,7 +37,7 @@ BY_ORDER = "order"
 
 def show_videos(shell: Shell, frame: Frame) -> None:
     """Draw set A against set B."""
-    names = set_names(shell.places)
+    names = found_names(set_names, shell.places, shell.selection.left, shell.selection.right)
     if len(names) < 2:
         out = short_path(shell.places.workspace / "evaluations" / "b")
         nothing_to_compare(frame, "sets of videos", names, [command_line("evaluate", "demo", samples=20, out=out)])
@@ -62,7 +62,7 @@ def show_videos(shell: Shell, frame: Frame) -> None:
     # Stored scores are of the same files, and may have more (the oracle's).
     stored = not found.table.empty
     effects = found.table if stored or tables is None else tables.each
-    frame.title(headline(effects, len(found.pairs)))
+    frame.title(videos_sentence(effects, len(found.pairs)))
     left, right = st.columns([5, 4], gap="medium")
     with left, guard("metrics"):
         recipe = compare_recipes.metric_effects if stored else compare_recipes.measured_effects
@@ -89,25 +89,6 @@ def set_names(places: Places) -> list[str]:
         except InputError:
             continue
     return [*evaluation_names(places), *runs, *places.videos()]
-
-
-def headline(effects: pd.DataFrame, pairs: int) -> str:
-    """What differs most, in one sentence.
-
-    >>> headline(pd.DataFrame(columns=["clear", "title", "difference", "unit"]), 3)
-    '3 pairs of videos, not scored yet'
-    """
-    count = f"{pairs} pair{'s' if pairs != 1 else ''} of videos"
-    if effects.empty:
-        return f"{count}, not scored yet"
-    clear = effects[effects["clear"].astype(bool)]
-    if clear.empty:
-        return f"{count}: no metric differs by more than chance between prompts"
-    first = clear.iloc[0]
-    return (
-        f"{count}: {len(clear)} of {len(effects)} metrics differ by more than chance between prompts, most of all "
-        f"{first['title']} ({signed(first['difference'])} {first['unit']})"
-    )
 
 
 def _show_effects(effects: pd.DataFrame, tables: JobTables | None, folders: tuple[Path, ...], python: str) -> None:
@@ -216,13 +197,8 @@ def _show_making(a: VideoSet, b: VideoSet, pairs: pd.DataFrame) -> None:
         {"model": each.model_id, "weights": str(each.model.get("weight_hash"))[:12], **each.settings, **each.how}
         for each in (a, b)
     ]
-    skipped = ("seed", "device", "offload")
-    names = [name for name in dict.fromkeys([*about[0], *about[1]]) if name not in skipped]
-    rows = [
-        (plain(name), *either(about[0].get(name), about[1].get(name)))
-        for name in names
-        if about[0].get(name) != about[1].get(name)
-    ]
+    differs = differing(*about, skipped=("seed", "device", "offload"))
+    rows = [(plain(name), *either(*values)) for name, values in differs.items()]
     if rows:
         table(rows, ("differs", "A", "B"), key="videos_making", left=3)
     else:

@@ -10,10 +10,9 @@ from analysis.runs import Run
 from workbench.live_mask import LiveMask, live_mask
 from workbench.mask_plan import MaskPlan, plan
 from workbench.mask_settings import MaskSettings
+from workbench.mask_words import PARTS, span
 from workbench.pages.data import open_run, stamp
 from workbench.state import Selection
-
-PARTS = {"self_heads": "self-attention heads", "cross_heads": "cross-attention heads", "neurons": "neurons"}
 
 
 def mask_arguments(selection: Selection) -> dict[str, Any]:
@@ -63,16 +62,6 @@ def live_plan(run: Run, selection: Selection) -> LiveMask | None:
 def _scores(folder: str, when: tuple[int, ...], scorer: str, branch: str | None) -> HeadScores:
     run = open_run(Path(folder))
     return head_scores(scorer, run.geometry, run=run, branch=branch)
-
-
-def span(numbers: list[int]) -> str:
-    """The smallest and the largest of some counts.
-
-    >>> span([7, 7]), span([5, 9, 7])
-    ('7', '5 to 9')
-    """
-    low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def headline(run: Run, planned_mask: MaskPlan) -> str:

@@ -15,13 +15,17 @@ from workbench.pages import train_work as work
 from workbench.pages.generate_panel import models
 from workbench.pages.job_view import job_buttons, show_progress
 from workbench.pages.prune_work import find
+from workbench.pages.report_button import give_report, view_link
 from workbench.pages.shell import Shell, choose, guard, jobs_of, open_shell
 from workbench.pages.text import command_line, plain, short_path
 from workbench.pages.train_form import choose_training, samples_of_model, students_of_model
 from workbench.pages.train_validation import show_past, show_validations
 from workbench.pages.train_watch import show_watch
 from workbench.places import Places
+from workbench.report.training import training_report
+from workbench.state import Selection
 from workbench.training_choices import Wanted, plan_training, teachers
+from workbench.training_record import Training
 
 VIEWS = ("Watch", "Start")
 VIEW = "train_view"
@@ -47,12 +51,33 @@ def show_page(shell: Shell) -> None:
         return
     with picker:
         show_past({entry.name: work.label(entry) for entry in found}, shown)
-    with link, st.container(horizontal=True, horizontal_alignment="right"):
+    # Its place is above what it reports.
+    buttons = link.container(horizontal=True, horizontal_alignment="right")
+    with buttons:
         copy_button("Copy link", None, key="copy_link")
     with guard("training"):
         training = show_watch(places, names[shown])
         if training is not None:
+            with buttons:
+                _report(training, shell.selection, active=names[shown].active)
             show_validations(places, training, shell.selection)
+
+
+def _report(training: Training, selection: Selection, *, active: bool) -> None:
+    """The training as one file, at the validation and the thresholds that are chosen."""
+    link = view_link(st.context.url, selection)
+    give_report(
+        lambda: training_report(
+            training,
+            at=selection.training_step,
+            tau_s=selection.tau_s,
+            tau_t=selection.tau_t,
+            active=active,
+            link=link,
+        ),
+        name=f"{training.folder.parent.name}-{training.stage}",
+        help="One HTML file that opens offline: settings, curves, validations with clips, and versions.",
+    )
 
 
 def _start_view(shell: Shell) -> None:

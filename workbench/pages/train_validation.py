@@ -6,16 +6,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from analysis.figures.training import gate_shares, role_counts, validation_curves
-from analysis.role_changes import counts_by_block, role_changes
+from analysis.role_changes import role_changes
 from analysis.roles import classify, overall_ratio
 from analysis.roles import role_counts as count_roles
-from workbench.pages.chart import show_chart
+from workbench.pages.chart import show_part
 from workbench.pages.shell import bind, guard
-from workbench.pages.text import plain, short_path
-from workbench.pages.train_watch import PYTHON
+from workbench.pages.text import plain
 from workbench.pages.videos import described, show_player
 from workbench.places import Places
+from workbench.report.training import gate_part, nearest, role_part, validation_parts
 from workbench.state import Selection
 from workbench.training_record import Training
 
@@ -63,30 +62,13 @@ def chosen_step(steps: list[int], selection: Selection) -> int:
 
 
 def _curves(training: Training) -> None:
-    errors, shares, folder = training.errors, training.shares, str(short_path(training.folder))
-    charts: list[dict[str, Any]] = []
-    for against, words in (("data", "against the data"), ("teacher", "against the teacher")):
-        rows = errors[errors["against"] == against]
-        if len(rows):
-            call = f"validation_curves(training.errors.query('against == \"{against}\"'), 'sigma', 'mean', 'error')"
-            figure = validation_curves(rows, "sigma", "mean", f"error {words}")
-            alt = f"Squared error of the velocity {words} on held-out samples by training step, with 95 % intervals."
-            charts.append({"figure": figure, "key": f"train_errors_{against}", "alt": alt, "table": rows, "call": call})
-    if len(shares):
-        figure = validation_curves(shares, "factor", "share", "read as asked", share=True)
-        alt = "Share of validation clips in which the oracle reads what the caption asked for, with 95 % intervals."
-        call = "validation_curves(training.shares, 'factor', 'share', 'read as asked', share=True)"
-        charts.append({"figure": figure, "key": "train_oracle", "alt": alt, "table": shares, "call": call})
+    charts = validation_parts(training)
     if not charts:
         return
     st.header("Held-out samples", anchor=False)
-    for column, chart in zip(st.columns(len(charts)), charts, strict=True):
+    for column, (name, part) in zip(st.columns(len(charts)), charts.items(), strict=True):
         with column:
-            call = chart.pop("call")
-            python = PYTHON.format(function="validation_curves", folder=folder, call=call)
-            show_chart(
-                **chart, python=python, command=None, name=f"{training.stage}-{chart['key'].removeprefix('train_')}"
-            )
+            show_part(part, key=f"train_{name}", name=f"{training.stage}-{name}")
 
 
 def _clips(places: Places, training: Training, step: int, selection: Selection) -> None:
@@ -110,32 +92,17 @@ def _clips(places: Places, training: Training, step: int, selection: Selection) 
 
 
 def _roles(training: Training, step: int, selection: Selection) -> None:
-    if not training.role_steps:
-        return
-    at = min(training.role_steps, key=lambda each: abs(each - step))
-    student, teacher = training.ratios(at), training.ratios(None)
-    if student is None:
-        return
     tau_s, tau_t = selection.tau_s, selection.tau_t
-    st.header(f"Head roles at step {at:,}", anchor=False)
-    own = counts_by_block(student.ratio, tau_s, tau_t)
-    base = own if teacher is None else counts_by_block(teacher.ratio, tau_s, tau_t)
+    part = role_part(training, step, tau_s, tau_t)
+    if part is None:
+        return
+    at = nearest(training.role_steps, step)
+    student, teacher = training.ratios(at), training.ratios(None)
+    assert student is not None
+    st.header(part.title, anchor=False)
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        call = (
-            f"role_counts(counts_by_block(training.ratios(None).ratio, {tau_s:g}, {tau_t:g}), "
-            f"counts_by_block(training.ratios({at}).ratio, {tau_s:g}, {tau_t:g}))"
-        )
-        python = "from analysis.role_changes import counts_by_block\n"
-        show_chart(
-            role_counts(base, own),
-            key="train_roles",
-            alt="Heads of every role by block, the teacher's beside the student's.",
-            table=base.merge(own, on="block", suffixes=("_teacher", "_student")),
-            python=python + PYTHON.format(function="role_counts", folder=str(short_path(training.folder)), call=call),
-            command=None,
-            name=f"{training.stage}-roles-{at}",
-        )
+        show_part(part, key="train_roles", name=f"{training.stage}-roles-{at}")
     with right:
         words = {
             whose: ", ".join(f"{n} {role}" for role, n in _counted(each.ratio, tau_s, tau_t).items())
@@ -183,36 +150,12 @@ def changes_table(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _router(training: Training, step: int) -> None:
-    if training.stage == "width" or not training.role_steps:
+    part = gate_part(training, step)
+    if part is None:
         return
-    at = min(training.role_steps, key=lambda each: abs(each - step))
-    student = training.ratios(at)
-    if student is None or student.ran is None:
-        return
-    st.header(f"Router at step {at:,}", anchor=False)
-    ran = student.ran
-    counts = ran.sum(axis=2)
-    per_level = ", ".join(f"{counts[:, i].mean():.2f} at σ = {s:g}" for i, s in enumerate(student.sigmas))
-    moved = int((ran != ran[:1]).any(axis=0).sum())
-    show_chart(
-        gate_shares(ran, student.sigmas),
-        key="train_gates",
-        alt="Share of the samples in which a block ran, by noise level and block.",
-        table=None,
-        python=PYTHON.format(
-            function="gate_shares",
-            folder=str(short_path(training.folder)),
-            call=f"gate_shares(training.ratios({at}).ran, training.ratios({at}).sigmas)",
-        ),
-        command=None,
-        name=f"{training.stage}-gates-{at}",
-    )
-    st.markdown(
-        plain(
-            f"Blocks that run of {ran.shape[2]}: {per_level} (n = {len(ran)} samples; every block is computed in training, its "
-            f"change times the gate). {moved} of {ran.shape[1] * ran.shape[2]} gates differ between the samples."
-        )
-    )
+    st.header(part.title, anchor=False)
+    show_part(part, key="train_gates", name=f"{training.stage}-gates-{nearest(training.role_steps, step)}")
+    st.markdown(plain(part.words))
 
 
 def show_past(names: dict[str, str], shown: str) -> None:

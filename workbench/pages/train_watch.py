@@ -2,30 +2,20 @@
 
 import streamlit as st
 
-from analysis.figures.training import logged_curve, loss_curves
 from pare.errors import InputError
 from workbench.jobs.job import Job, State
-from workbench.pages.chart import show_chart
+from workbench.pages.chart import show_part
 from workbench.pages.job_view import job_buttons, show_cost, show_log, show_progress, state_badge
 from workbench.pages.shell import guard, jobs_of
 from workbench.pages.student_folder import student_buttons
-from workbench.pages.text import file_size, plain, short_path
+from workbench.pages.text import plain
 from workbench.pages.train_work import Entry, beginning, open_training
 from workbench.pages.train_work import entries as all_entries
 from workbench.places import Places
+from workbench.report.training import beside_parts, facts, how_far, loss_part, resume_command
 from workbench.training_record import Training
 
 POLL_SECONDS = 2.0
-BESIDE = (
-    ("learning_rate", "learning rate", True),
-    ("gradient_norm", "gradient norm", True),
-    ("blocks_run", "blocks that run", False),
-)
-PYTHON = """from analysis.figures.training import {function}
-from workbench.training_record import Training
-
-training = Training.open({folder!r})
-{call}.show()"""
 
 
 def show_watch(places: Places, entry: Entry) -> Training | None:
@@ -63,14 +53,7 @@ def headline(entry: Entry, training: Training | None) -> str:
     if training is None:
         waits = entry.job is not None and entry.job.state is State.QUEUED
         return "This training waits for its turn" if waits else "This training has not begun"
-    student = beginning(entry, training)
-    at = f"step {training.done:,} of {training.steps:,}"
-    done = (
-        "ended at" if training.done >= training.steps and not entry.active else "is at" if entry.active else "stands at"
-    )
-    now = training.curves["loss"].dropna().tolist() if "loss" in training.curves else []
-    fell = f": the loss went from {now[0]:.3g} to {now[-1]:.3g}" if len(now) > 1 else ""
-    return f"Stage {training.stage} of {student} {done} {at}{fell}"
+    return how_far(training, beginning(entry, training), active=entry.active)
 
 
 def _show(places: Places, entry: Entry, training: Training | None) -> None:
@@ -86,41 +69,19 @@ def _show(places: Places, entry: Entry, training: Training | None) -> None:
 
 
 def _curves(training: Training) -> None:
-    n, folder = training.samples_per_step, str(short_path(training.folder))
-    call = f"{loss_curves.__name__}(training.curves, training.losses, samples={n}, steps={training.steps})"
-    show_chart(
-        loss_curves(training.curves, training.losses, samples=n, steps=training.steps, height=330),
-        key="train_losses",
-        alt="Loss of the training and its parts by step, on a logarithmic axis.",
-        table=training.curves,
-        python=PYTHON.format(function=loss_curves.__name__, folder=folder, call=call),
-        command=f"tensorboard --logdir {folder}",
-        name=f"{training.stage}-losses",
-    )
-    parts = [name for name in training.losses if name != "loss"]
-    st.caption(
-        f"loss: the weighted sum; {', '.join(parts) or 'no parts'}: before their weights. Every point is the mean over the "
-        f"n = {n} samples of one step, not smoothed."
-    )
+    losses = loss_part(training)
+    show_part(losses, key="train_losses", name=f"{training.stage}-losses")
+    st.caption(losses.words)
     if training.torn:
         lines = f"{training.torn} line{'s' if training.torn > 1 else ''}"
         st.warning(
             f"{lines} of the log cannot be read and {'are' if training.torn > 1 else 'is'} left out.",
             icon=":material/warning:",
         )
-    there = [each for each in BESIDE if each[0] in training.curves and training.curves[each[0]].notna().any()]
-    for column, (name, words, log) in zip(st.columns(len(there) or 1), there, strict=False):
+    beside = beside_parts(training)
+    for column, (name, part) in zip(st.columns(len(beside) or 1), beside.items(), strict=False):
         with column:
-            call = f"{logged_curve.__name__}(training.curves, {name!r}, {words!r}, log={log})"
-            show_chart(
-                logged_curve(training.curves, name, words, log=log),
-                key=f"train_{name}",
-                alt=f"The {words} by training step.",
-                table=training.curves[["step", name]],
-                python=PYTHON.format(function=logged_curve.__name__, folder=folder, call=call),
-                command=None,
-                name=f"{training.stage}-{name}",
-            )
+            show_part(part, key=f"train_{name}", name=f"{training.stage}-{name}")
 
 
 def _state(places: Places, entry: Entry, training: Training | None) -> None:
@@ -143,31 +104,6 @@ def _state(places: Places, entry: Entry, training: Training | None) -> None:
             student_buttons(training.student, key="trained")
     if job is not None:
         show_log(jobs_of(places), job)
-
-
-def facts(training: Training) -> list[tuple[str, str]]:
-    """What a training was asked, a name and a fact each."""
-    about, settings = training.about, training.settings
-    found = [
-        ("Teacher", str(about["model"].get("model_id"))),
-        (
-            "Samples",
-            f"{about['data'].get('samples')} of {about['data'].get('name')}, {training.samples_per_step} a step",
-        ),
-        ("Rate", f"{settings.get('learning_rate')}, warm-up {settings.get('warmup')}, seed {settings.get('seed')}"),
-    ]
-    if training.stage == "joint":
-        found.append(("Router", f"{settings.get('router')}, rate {settings.get('router_rate')}"))
-    if training.student is not None:
-        weights = sum(path.stat().st_size for path in (training.student / "transformer").glob("*.safetensors"))
-        found.append(("Student", f"{short_path(training.student)}, {file_size(weights)} of weights"))
-    return found
-
-
-def resume_command(training: Training) -> str:
-    """The command line that goes on, but for the paths, which a record does not keep."""
-    model = training.about["model"].get("model_id")
-    return f"pare distill {training.stage} {model} --data … --student … --out {short_path(training.folder.parent)} --resume"
 
 
 def latest(job: Job, entry: Entry | None) -> str:
