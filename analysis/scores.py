@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from analysis.importance import head_importance
+from analysis.redraw import drawn_counts
 from analysis.runs import Run
 from pare.errors import InputError
 
@@ -62,7 +63,7 @@ class Scores:
         if self.n < 2:
             empty = np.full(self.score(kind).shape, np.nan)
             return empty, empty.copy()
-        draws = np.random.default_rng(seed).multinomial(self.n, np.full(self.n, 1 / self.n), size=1000)
+        draws = drawn_counts(self.n, seed)
         values = np.asarray(self.values[kind], float)
         flat = values.reshape(self.n, -1)
         there = ~np.isnan(flat)
