@@ -41,6 +41,8 @@ CONFIG = {
     "server.maxUploadSize": 64,
     "server.showEmailPrompt": False,
     "browser.gatherUsageStats": False,
+    # Pages say what they show; rewriting every bare expression only delays a page's first run.
+    "runner.magicEnabled": False,
     "client.toolbarMode": "viewer",
     "client.showErrorDetails": "none",
     "theme.light.primaryColor": "#0072B2",
