@@ -1,6 +1,7 @@
 """One sentence of finding, computed from the open run: where a role concentrates, which heads and blocks change most."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -39,16 +40,20 @@ def concentration(members: np.ndarray, seed: int = 0) -> Concentration | None:
     >>> found.first, found.last, found.inside, found.heads, found.chance < 0.01
     (4, 5, 16, 16, True)
     """
-    per_block = members.sum(axis=1)
+    return _concentration(tuple(members.sum(axis=1).tolist()), members.shape[1], seed)
+
+
+# A page says the same finding again at every change of something else.
+@lru_cache(maxsize=64)
+def _concentration(counts: tuple[int, ...], size: int, seed: int) -> Concentration | None:
+    per_block = np.array(counts)
     heads = int(per_block.sum())
     if heads == 0:
         return None
     needed = int(np.ceil(SHARE * heads - 1e-9))
     first, last, inside = _shortest(per_block[None], needed)
     length = last[0] - first[0] + 1
-    deals = np.random.default_rng(seed).multivariate_hypergeometric(
-        [members.shape[1]] * members.shape[0], heads, size=SHUFFLES
-    )
+    deals = np.random.default_rng(seed).multivariate_hypergeometric([size] * len(counts), heads, size=SHUFFLES)
     dealt_first, dealt_last, _ = _shortest(deals, needed)
     chance = float(np.mean(dealt_last - dealt_first + 1 <= length))
     return Concentration(int(first[0]), int(last[0]), int(inside[0]), heads, chance)

@@ -1,6 +1,7 @@
 """Names and reading of a run's files, for those who read runs and those who write them."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,27 @@ def run_identity(manifest: bytes) -> str:
 
 def sample_path(folder: Path, index: int) -> Path:
     """Where the arrays of a finished sample are."""
-    return folder / "samples" / f"{index:05d}.safetensors"
+    return folder / "samples" / sample_name(index)
+
+
+def sample_name(index: int) -> str:
+    """The name of a sample's file.
+
+    >>> sample_name(7)
+    '00007.safetensors'
+    """
+    return f"{index:05d}.safetensors"
+
+
+def samples_on_disk(folder: Path, count: int) -> tuple[int, ...]:
+    """Which of the first `count` samples have their file."""
+    try:
+        # One look at the folder: asking for every file takes long where there are hundreds.
+        with os.scandir(sample_path(folder, 0).parent) as entries:
+            there = {entry.name for entry in entries if entry.is_file()}
+    except FileNotFoundError:
+        return ()
+    return tuple(index for index in range(count) if sample_name(index) in there)
 
 
 def moments_path(folder: Path, index: int) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.manifest import BLOCK_AXES, HEAD_AXES, Manifest, Statistic
-from analysis.run_files import read_arrays, run_identity, sample_path
+from analysis.run_files import read_arrays, run_identity, sample_path, samples_on_disk
 from analysis.selection import Where, choose, choose_measured, measured_at, within
 from analysis.summary import Moments
 from pare.errors import InputError
@@ -92,7 +92,7 @@ class Run:
     @property
     def finished(self) -> tuple[int, ...]:
         """Indices of the samples that are on disk."""
-        return tuple(i for i in range(len(self.manifest.samples)) if sample_path(self.folder, i).is_file())
+        return samples_on_disk(self.folder, len(self.manifest.samples))
 
     def measured(self, name: str) -> tuple[int, ...]:
         """Indices of the samples on disk that have this statistic."""

@@ -64,8 +64,8 @@ def _ratio_line(frame: pd.DataFrame, branch: str, dash: str, tau_s: float, tau_t
     interval = {
         "type": "scatter",
         "name": "95 % interval",
-        "x": pd.concat([known["timestep"], known["timestep"][::-1]]),
-        "y": pd.concat([known["high"], known["low"][::-1]]),
+        "x": np.concatenate([known["timestep"], known["timestep"][::-1]]),
+        "y": np.concatenate([known["high"], known["low"][::-1]]),
         "fill": "toself",
         "fillcolor": "rgba(128,128,128,0.35)" if not branch else "rgba(128,128,128,0.22)",
         "line": {"width": 0},
@@ -76,8 +76,8 @@ def _ratio_line(frame: pd.DataFrame, branch: str, dash: str, tau_s: float, tau_t
     ratio = {
         "type": "scatter",
         "name": branch or "ratio",
-        "x": frame["timestep"],
-        "y": frame["mean"],
+        "x": frame["timestep"].to_numpy(),
+        "y": frame["mean"].to_numpy(),
         "mode": "lines+markers",
         "line": {"color": "gray", "width": 1.5, "dash": dash},
         "marker": {"size": 8, "color": [ROLE_COLORS.get(letter, "gray") for letter in letters]},

@@ -1,7 +1,9 @@
 """What one kept head or neuron costs: every size of a model is a fixed part plus its units times these, exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 from pare import cost
 from pare.geometry import Clip, Geometry
@@ -25,7 +27,7 @@ class UnitCost:
         return self.fixed + self_heads * self.self_head + cross_heads * self.cross_head + neurons * self.neuron
 
 
-def unit_costs(geometry: Geometry, clip: Clip | None = None) -> dict[str, UnitCost]:
+def unit_costs(geometry: Geometry, clip: Clip | None = None) -> Mapping[str, UnitCost]:
     """Parameters, parameters in the blocks and, with a clip, FLOPs of one forward, as unit costs.
 
     All three grow by the same amount with every head or neuron, whichever block it is in (`pare.cost`), so that a page
@@ -37,6 +39,12 @@ def unit_costs(geometry: Geometry, clip: Clip | None = None) -> dict[str, UnitCo
     >>> found.self_head, found.neuron, found.of(40 * 40, 40 * 40, 40 * 13824)
     (2622080, 10241, 14288491584)
     """
+    return _unit_costs(geometry, clip)
+
+
+# A page asks at every change of a slider, and shapes stay.
+@lru_cache(maxsize=32)
+def _unit_costs(geometry: Geometry, clip: Clip | None) -> Mapping[str, UnitCost]:
     sizes: dict[str, Callable[..., int]] = {
         "parameters": lambda **kept: cost.parameters(geometry, **kept).total,
         "block_parameters": lambda **kept: cost.parameters(geometry, **kept).in_blocks,
@@ -49,7 +57,7 @@ def unit_costs(geometry: Geometry, clip: Clip | None = None) -> dict[str, UnitCo
     for name, size in sizes.items():
         fixed = size(**none)
         found[name] = UnitCost(fixed, *(size(**{**none, part: one}) - fixed for part in none))
-    return found
+    return MappingProxyType(found)
 
 
 def head_alone(geometry: Geometry, clip: Clip | None = None) -> dict[str, dict[str, float]]:

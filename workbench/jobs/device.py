@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,14 +30,19 @@ def check_device(device: str) -> str:
 
 def fastest_device() -> str:
     """cuda:0 where there is an NVIDIA GPU and a torch that can use it, mps on Apple silicon, else cpu."""
-    try:
-        torch_for_cpu = version("torch").endswith("+cpu")
-    except PackageNotFoundError:
-        torch_for_cpu = True
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if not torch_for_cpu and not hidden and (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+    if not _torch_for_cpu() and not hidden and (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
         return "cuda:0"
     return "mps" if sys.platform == "darwin" and platform.machine() == "arm64" else "cpu"
+
+
+# What is installed stays so while the process lives; reading its metadata takes longer than all the rest.
+@cache
+def _torch_for_cpu() -> bool:
+    try:
+        return version("torch").endswith("+cpu")
+    except PackageNotFoundError:
+        return True
 
 
 def memory_free(device: str) -> int | None:

@@ -20,6 +20,7 @@ from workbench.components.frame_map.component import frame_map
 from workbench.components.player.video import latent_frame_of
 from workbench.pages import data, head_data
 from workbench.pages.chart import show_chart, take_out
+from workbench.pages.drawn import drawn
 from workbench.pages.shell import guard
 from workbench.pages.text import capture_command
 from workbench.places import Places
@@ -116,8 +117,8 @@ def _show_name(view: HeadView, marks: HeadMarks | None, cell: tuple[int, int]) -
 def _show_ratio(run: Run, selection: Selection, cell: tuple[int, int]) -> None:
     table = head_data.head_over_timesteps(run, selection, cell)
     show_chart(
-        ratio_over_timesteps(
-            table, tau_s=selection.tau_s, tau_t=selection.tau_t, uniform=run.uniform, height=220
+        drawn(
+            ratio_over_timesteps, table, tau_s=selection.tau_s, tau_t=selection.tau_t, uniform=run.uniform, height=220
         ),
         key="ratio_over_timesteps",
         alt=f"Intra-slice ratio of block {cell[0]}, head {cell[1]} over the timesteps, with its 95 % interval.",

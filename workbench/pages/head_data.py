@@ -100,17 +100,19 @@ def _effects(places: Places, folder: str, when: tuple[int, ...]) -> pd.DataFrame
 
 def ranks_in(table: pd.DataFrame, block: int, head: int) -> list[Rank]:
     """Ranks of one head in a table with a row per head: `effect` with `low`, `high` and `n`, and a column per scorer."""
-    size = (int(table["block"].max()) + 1, int(table["head"].max()) + 1)
-    own = table[(table["block"] == block) & (table["head"] == head)]
+    columns = {name: table[name].to_numpy() for name in table.columns if name != "kind"}
+    blocks, heads = columns["block"], columns["head"]
+    size = (int(blocks.max()) + 1, int(heads.max()) + 1)
+    own = np.flatnonzero((blocks == block) & (heads == head))
     found = []
     for name in ["effect", *(each for each in table.columns if each not in ABOUT_EFFECTS)]:
         values = np.full(size, np.nan)
-        values[table["block"], table["head"]] = table[name]
+        values[blocks, heads] = columns[name]
         places = rank_of(values, block, head) if block < size[0] and head < size[1] else None
         if places is None:
             continue
-        ends = (float(own["low"].iloc[0]), float(own["high"].iloc[0])) if name == "effect" else (np.nan, np.nan)
-        found.append(Rank(name, float(values[block, head]), *ends, int(own["n"].iloc[0]), *places))
+        ends = (float(columns["low"][own[0]]), float(columns["high"][own[0]])) if name == "effect" else (np.nan, np.nan)
+        found.append(Rank(name, float(values[block, head]), *ends, int(columns["n"][own[0]]), *places))
     return found
 
 

@@ -17,6 +17,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.pages import data, head_data
 from workbench.pages.ablation import Ablation, ablation_of, show_ablations, show_button
 from workbench.pages.chart import show_chart
+from workbench.pages.drawn import drawn
 from workbench.pages.generate_panel import show_generate_panel
 from workbench.pages.head_card import FRAME_LINK, default_head, protected_scores, show_head_card
 from workbench.pages.head_difference_view import show_difference
@@ -81,7 +82,7 @@ def show_residual(run: Run, selection: Selection) -> None:
         st.markdown("Not captured in this run.")
         return
     show_chart(
-        residual_map(values.cells(), values.timesteps, samples=values.samples, height=300),
+        drawn(residual_map, values.cells(), values.timesteps, samples=values.samples, height=300),
         key="residual_map",
         alt="Relative size of every block's residual at every timestep.",
         table=values.table,
@@ -99,7 +100,7 @@ def show_roles(run: Run, cells: Cells, selection: Selection) -> None:
         st.header("Roles per block", anchor=False)
         letters = classify(cells.by_head(), selection.tau_s, selection.tau_t)
         show_chart(
-            roles_per_block(letters, height=260),
+            drawn(roles_per_block, letters, height=260),
             key="roles_per_block",
             alt="Number of spatial, mixed and temporal heads in every block.",
             table=lambda: role_count_table(letters),
@@ -111,8 +112,8 @@ def show_roles(run: Run, cells: Cells, selection: Selection) -> None:
         st.header("Mean ratio per block", anchor=False)
         table = data.ratio_of_blocks(run, selection)
         show_chart(
-            mean_ratio_per_block(
-                table, tau_s=selection.tau_s, tau_t=selection.tau_t, uniform=run.uniform, height=260
+            drawn(
+                mean_ratio_per_block, table, tau_s=selection.tau_s, tau_t=selection.tau_t, uniform=run.uniform, height=260
             ),
             key="mean_ratio_per_block",
             alt="Mean intra-slice ratio of every block's heads, with its 95 % interval over samples.",

@@ -14,6 +14,9 @@ from workbench.mask_words import PARTS, span
 from workbench.pages.data import open_run, stamp
 from workbench.state import Selection
 
+LIVE_ARGUMENTS = ("alpha", "scorer", "allocation", "neurons", "branch")
+"""The flags of `pare mask` that a live plan depends on; p and thresholds are what the browser moves."""
+
 
 def mask_arguments(selection: Selection) -> dict[str, Any]:
     """The flags of `pare mask` that the selection decides.
@@ -43,9 +46,13 @@ def planned(run: Run, selection: Selection) -> MaskPlan:
 
     Raises `InputError` for a run without what the scorer reads, and for a target that cannot be met.
     """
-    settings = MaskSettings.of(**mask_arguments(selection))
-    scores = _scores(str(run.folder), stamp(run.folder), settings.scorer, settings.branch)
-    return plan(run, settings, scores=scores)
+    return _planned(str(run.folder), stamp(run.folder), mask_arguments(selection))
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _planned(folder: str, when: tuple[int, ...], arguments: dict[str, Any]) -> MaskPlan:
+    settings = MaskSettings.of(**arguments)
+    return plan(open_run(Path(folder)), settings, scores=_scores(folder, when, settings.scorer, settings.branch))
 
 
 def head_score_values(run: Run, selection: Selection) -> HeadScores:
@@ -55,7 +62,14 @@ def head_score_values(run: Run, selection: Selection) -> HeadScores:
 
 def live_plan(run: Run, selection: Selection) -> LiveMask | None:
     """What a browser needs to follow the plan while p, α or a threshold moves; None where a head has no score."""
-    return live_mask(run, MaskSettings.of(**mask_arguments(selection)), head_score_values(run, selection))
+    given = {name: each for name, each in mask_arguments(selection).items() if name in LIVE_ARGUMENTS}
+    return _live(str(run.folder), stamp(run.folder), given)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _live(folder: str, when: tuple[int, ...], arguments: dict[str, Any]) -> LiveMask | None:
+    settings = MaskSettings.of(**arguments)
+    return live_mask(open_run(Path(folder)), settings, _scores(folder, when, settings.scorer, settings.branch))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
