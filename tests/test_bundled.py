@@ -21,16 +21,27 @@ def megabytes(folder) -> float:
 
 def test_sizes_stay_within_their_shares():
     assert megabytes(DEMO) <= 12
-    assert megabytes(DEMO.parent / "runs") <= 4
+    assert megabytes(DEMO.parent / "runs") <= 6
+    assert megabytes(DEMO.parent / "results") <= 3
     assert megabytes(DEMO.parent / "students") <= 8
     assert megabytes(DEMO.parent) <= 24
 
 
 @pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)
-def test_a_bundled_run_was_made_from_the_bundled_model(folder):
+def test_a_bundled_run_was_made_from_the_bundled_model_or_a_shipped_student(folder):
     run = Run.open(folder)
     assert run.complete
-    assert dict(run.manifest.model) == model_identity("demo")
+    students = {f"demo-{student.name}": str(student) for student in STUDENTS}
+    assert dict(run.manifest.model) == model_identity(students.get(folder.name, "demo"))
+
+
+@pytest.mark.parametrize("student", STUDENTS, ids=lambda path: path.name)
+def test_a_shipped_student_shows_what_the_bundled_model_shows(student):
+    own, dense = (Run.open(DEMO.parent / "runs" / name) for name in (f"demo-{student.name}", "demo-videos"))
+    assert [(each.prompt, each.seed) for each in own.manifest.samples] == [
+        (each.prompt, each.seed) for each in dense.manifest.samples
+    ]
+    assert set(own.videos) == set(dense.videos)
 
 
 @pytest.mark.parametrize("folder", STUDENTS, ids=lambda path: path.name)

@@ -13,9 +13,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.command_server import CommandServer
 
 # A document is many commands.
 pytestmark = pytest.mark.timeout(1800)
@@ -50,9 +53,24 @@ def words(command: str) -> list[str]:
     return parts
 
 
-def run(parts: list[str], folder: Path) -> None:
-    result = subprocess.run(parts, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
-    assert result.returncode == 0, f"{shlex.join(parts)}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+SECONDS = 500
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[CommandServer]:
+    """Runs commands without importing torch for each."""
+    with CommandServer(ENVIRONMENT, ROOT) as server:
+        yield server
+
+
+def run(parts: list[str], folder: Path, server: CommandServer | None = None) -> None:
+    """Run a command to its end; with a `server` in a fork of it, else in a process of its own."""
+    if server is not None and (Path(parts[0]).name == "pare" or parts[0] == sys.executable):
+        code, output = server.run(parts, folder, SECONDS)
+    else:
+        result = subprocess.run(parts, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=SECONDS)
+        code, output = result.returncode, result.stdout[-2000:] + result.stderr
+    assert code == 0, f"{shlex.join(parts)}\n{output[-4000:]}"
 
 
 def dry(command: str) -> list[str]:
@@ -84,7 +102,9 @@ def opens(parts: list[str], folder: Path, port: int) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_of_the_document_runs(document, tmp_path, free_port):
+def test_every_command_of_the_document_runs(document, tmp_path, free_port, server):
+    # What a newcomer types first runs as the newcomer's shell runs it.
+    own = None if document.name == "README.md" else server
     (tmp_path / "prompts.txt").write_text("a red 7 moving up and left, fast\n")
     for kind, commands in fences(document):
         assert kind in KINDS, f"{document.name}: unknown kind of fence {kind!r}"
@@ -94,17 +114,28 @@ def test_every_command_of_the_document_runs(document, tmp_path, free_port):
             elif kind == "app":
                 opens(words(command), tmp_path, free_port())
             elif kind in ("slow", "gpu"):
-                run(dry(command), tmp_path)
+                run(dry(command), tmp_path, own)
             else:
-                run(words(command), tmp_path)
+                run(words(command), tmp_path, own)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_every_python_example_of_the_document_runs(document, tmp_path):
+def test_every_python_example_of_the_document_runs(document, tmp_path, server):
     # Examples read bundled files by the paths that they have in a checkout.
     (tmp_path / "data").symlink_to(ROOT / "data")
     for body in examples(document):
-        run([sys.executable, "-c", body], tmp_path)
+        run([sys.executable, "-c", body], tmp_path, server)
+
+
+def test_a_failing_command_is_told(tmp_path, server):
+    for words_, told in (
+        (["pare", "info", "no-such-model"], "no-such-model"),
+        ([sys.executable, "-c", "raise ValueError('a fault')"], "a fault"),
+        ([sys.executable, "-c", "raise SystemExit('a reason')"], "a reason"),
+    ):
+        with pytest.raises(AssertionError, match=told):
+            run(words_, tmp_path, server)
+    assert server.run([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path, 0.2)[0] == -signal.SIGKILL
 
 
 def test_a_run_is_read_in_20_lines_with_numpy_and_pandas_alone(tmp_path):

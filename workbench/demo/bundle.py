@@ -1,7 +1,8 @@
 """Makes the runs that come with the project from the demo model: `python -m workbench.demo.bundle`.
 
 `data/runs/demo` is a calibration capture (10 timesteps of latents that the model generated), `data/runs/demo-videos` a few whole
-generations with their videos. Both are resumed when they were cut off, and end with the same bytes.
+generations with their videos, `data/runs/demo-NAME` the same generations by the shipped student of that name, where it is there. All
+are resumed when they were cut off, and end with the same bytes.
 """
 
 import argparse
@@ -20,11 +21,17 @@ STATISTICS = "all,rows:10,self/projected_energy:100,cross/projected_energy:10,ma
 
 
 def bundle(
-    runs: Path, *, model: str = "demo", samples: int = 200, progress: Callable[[str], Progress] = lambda name: silent
+    runs: Path,
+    *,
+    model: str = "demo",
+    samples: int = 200,
+    students: Path = DEMO.parent / "students",
+    progress: Callable[[str], Progress] = lambda name: silent,
 ) -> None:
-    """Writes the calibration and the trajectory run of `model` below `runs`.
+    """Writes the calibration and the trajectory run of `model` below `runs`, and a trajectory run of each of `students`.
 
-    Args: `samples` of the calibration; `progress`: run name -> the progress callback of that run.
+    Args: `samples` of the calibration; `students`: a folder of student folders; `progress`: run name -> the progress callback
+    of that run.
     """
     capture(
         model,
@@ -45,6 +52,17 @@ def bundle(
         resume=(runs / "demo-videos").exists(),
         progress=progress("demo-videos"),
     )
+    for student in sorted(path.parent for path in students.glob("*/model_index.json")):
+        name = f"demo-{student.name}"
+        capture(
+            str(student),
+            out=runs / name,
+            mode="trajectory",
+            prompts=SHOWN,
+            statistics="basic,maps:2",
+            resume=(runs / name).exists(),
+            progress=progress(name),
+        )
 
 
 def main() -> None:
