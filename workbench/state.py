@@ -105,7 +105,7 @@ class Selection(BaseModel):
     question: str = "roles"
     edits: tuple[tuple[int, int], ...] = ()
     compared: str | None = None
-    kind: str = "runs"
+    kind: str | None = None
     left: str | None = None
     right: str | None = None
     pair: int | None = None
@@ -447,7 +447,7 @@ _FALLBACK = {
     "ask": "showing the first question",
     "flip": "showing the decisions as they are made",
     "with": "comparing with the page's own run",
-    "kind": "comparing runs",
+    "kind": "comparing what there is",
     "a": "comparing the page's own choice",
     "b": "comparing with the page's own choice",
     "pair": "showing the page's own pair",

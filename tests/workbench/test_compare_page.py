@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from analysis.manifest import Sample
@@ -187,14 +188,58 @@ def test_filters_choose_the_part_of_both_runs(at, captures):
 def test_a_run_that_does_not_fit_is_refused_in_one_line(at, captures, tmp_path):
     test = at("runs", **{"with": "captures/c-other-steps"})
     assert not test.exception and len(test.error) == 1
-    assert "3 timesteps" in words(test) and "2 timesteps" in words(test) and "pare capture STUDENT" in words(test)
+    assert "3 timesteps" in words(test) and "2 timesteps" in words(test)
+    # The first student that was found stands in the command.
+    assert f"pare capture {captures / 'small'} --prompts" in words(test)
     assert test.selectbox(key="compare_runs_b").set_value("captures/b").run().query_params["with"] == "captures/b"
     alive(test)
-    # Chosen by the page itself, it is no mistake of the person's.
+    # Where none fits, the page chooses none and says what would.
     for name in ("a", "c-other-steps"):
         shutil.copytree(captures / name, tmp_path / "two" / name)
     test = alive(at("runs", tmp_path / "two"))
-    assert len(test.info) == 1 and "2 timesteps" in words(test)
+    assert test.title[0].value == "A second run like this one is needed" and not test.info
+    assert test.selectbox(key="compare_runs_b").value is None
+    assert "nothing to subtract yet" in words(test) and "pare capture STUDENT" in words(test)
+    # Chosen all the same, it is refused with the reason, under its own link.
+    test.selectbox(key="compare_runs_b").set_value("two/c-other-steps").run()
+    assert not test.exception and len(test.error) == 1 and "2 timesteps" in words(test)
+    assert test.query_params["kind"] == "runs" and test.query_params["with"] == "two/c-other-steps"
+
+
+def test_the_page_opens_with_what_can_be_compared(open_page, captures, tmp_path):
+    """Runs where two fit; else the first kind of which two are there; else runs, with what is missing."""
+    folder = tmp_path / "some"
+    for name in ("a", "c-other-steps"):
+        shutil.copytree(captures / name, folder / name)
+
+    def first_sight() -> tuple[str, AppTest]:
+        # What lies in the places is looked for again.
+        st.cache_data.clear()
+        test = alive(open_page(PAGE, folder))
+        return test.segmented_control(key="compare_kind").value, test
+
+    kind, test = first_sight()
+    assert kind == "runs" and "kind" not in test.query_params
+    assert any(code.value.startswith("pare capture") for code in test.code)
+    for number in (7, 6):
+        masks.save(kept(number), folder / "m" / f"{number}.safetensors")
+    write_evaluation(folder / "e" / "x", 0.0, identity("x"))
+    write_evaluation(folder / "e" / "y", 1.0, identity("y"))
+    assert first_sight()[0] == "videos"
+    for name in ("teacher", "small"):
+        shutil.copytree(captures / name, folder / name)
+    kind, test = first_sight()
+    assert kind == "students" and "B (small) stores" in test.title[0].value.replace("\\", "")
+    # What is chosen stays, and is in the link; so is the kind of two that are.
+    test.segmented_control(key="compare_kind").set_value("runs").run()
+    assert test.query_params["kind"] == "runs" and "second run" in alive(test).title[0].value
+    assert test.segmented_control(key="compare_kind").value == "runs"
+    test = alive(open_page(PAGE, folder))
+    test.selectbox(key="compare_students_left").set_value("some/small").run()
+    assert alive(test).query_params["kind"] == "students"
+    shutil.copytree(captures / "b", folder / "b")
+    kind, test = first_sight()
+    assert kind == "runs" and test.selectbox(key="compare_runs_b").value == "some/b"
 
 
 def test_a_damaged_run_leaves_the_page_alive(at, captures, tmp_path):

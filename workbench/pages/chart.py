@@ -106,14 +106,7 @@ def show_ways(chart: Chart) -> None:
             picture_buttons(drawn, name=chart.name, title=chart.alt, script=script, key=f"pictures_{chart.key}")
         table = chart.table
         if table is not None:
-            st.download_button(
-                "CSV",
-                data=lambda: csv(table),
-                file_name=f"{chart.name}.csv",
-                mime="text/csv",
-                on_click="ignore",
-                key=f"csv_{chart.key}",
-            )
+            csv_button(table, name=chart.name, key=chart.key)
         for label, text, language in texts:
             if text is not None:
                 copy_button(f"Copy {label}", text, key=f"copy_{language}_{chart.key}")
@@ -122,6 +115,18 @@ def show_ways(chart: Chart) -> None:
     for _, text, language in texts:
         if text is not None:
             st.code(text, language=language, wrap_lines=True)
+
+
+def csv_button(table: Table, *, name: str, key: str) -> None:
+    """The button that saves a table of a page as `name`.csv; it is made at the click."""
+    st.download_button(
+        "CSV",
+        data=lambda: csv(table),
+        file_name=f"{name}.csv",
+        mime="text/csv",
+        on_click="ignore",
+        key=f"csv_{key}",
+    )
 
 
 def csv(table: Table) -> bytes:

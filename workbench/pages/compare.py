@@ -1,16 +1,20 @@
 """Compare: two runs, masks, students or sets of videos side by side, and what differs between them, largest first."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import streamlit as st
 
 from workbench.components.copy_button.component import copy_button
 from workbench.pages.compare_choice import KINDS, Frame
+from workbench.pages.compare_kind import RUNS, shown_kind
 from workbench.pages.compare_masks import show_masks
 from workbench.pages.compare_runs import show_runs
 from workbench.pages.compare_students import show_students
 from workbench.pages.compare_videos import show_videos
 from workbench.pages.shell import Shell, bind, guard, open_shell
+from workbench.places import Places
+from workbench.state import Selection
 
 SHOWN: Mapping[str, Callable[[Shell, Frame], None]] = {
     "runs": show_runs,
@@ -21,9 +25,11 @@ SHOWN: Mapping[str, Callable[[Shell, Frame], None]] = {
 
 
 def show_page(shell: Shell) -> None:
-    kind = shell.selection.kind
+    kind = shown_kind(shell.places, shell.selection)
+    shell = replace(shell, selection=shell.selection.changed(kind=kind))
     text, button = st.columns([5, 1], vertical_alignment="top")
-    with button, st.container(horizontal=True, horizontal_alignment="right"):
+    buttons = button.container(horizontal=True, horizontal_alignment="right")
+    with buttons:
         copy_button("Copy link", None, key="copy_link")
     kinds, left, right = st.columns([4, 4, 4], gap="medium", vertical_alignment="bottom")
     with kinds:
@@ -39,7 +45,12 @@ def show_page(shell: Shell) -> None:
             ),
         )
     with guard("comparison"):
-        SHOWN[kind](shell, Frame(text, left, right))
+        SHOWN[kind](shell, Frame(text, buttons, left, right))
 
 
-show_page(open_shell(poll_jobs=False, filters=lambda selection: selection.kind == "runs", page="compare"))
+def filtered(selection: Selection) -> bool:
+    """Whether branch, steps and sample choose anything."""
+    return shown_kind(Places.from_environment(), selection) == RUNS
+
+
+show_page(open_shell(poll_jobs=False, filters=filtered, page="compare"))

@@ -8,18 +8,21 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from workbench.pages.data import LOOK_SECONDS
+from workbench.pages.report_button import give_report
 from workbench.pages.shell import Shell, bind
 from workbench.pages.text import plain
 from workbench.places import Places
+from workbench.report.part import Report
 
 KINDS = {"runs": "Runs", "masks": "Masks", "students": "Students", "videos": "Videos"}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a comparison puts its headline and its two choices."""
+    """Where a comparison puts its headline, its two choices, and the buttons that give it away."""
 
     text: DeltaGenerator
+    buttons: DeltaGenerator
     left: DeltaGenerator
     right: DeltaGenerator
 
@@ -27,6 +30,15 @@ class Frame:
         """The one sentence on top."""
         with self.text:
             st.title(plain(words), anchor=False)
+
+    def report(self, make: Callable[[], Report], name: str) -> None:
+        """The button of its report, made by `make` at the click."""
+        with self.buttons:
+            give_report(
+                make,
+                name=name,
+                help="One HTML file that opens offline: what is compared, tables, figures, videos, settings, versions.",
+            )
 
 
 @st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
@@ -65,7 +77,7 @@ def choose_two(
     shell: Shell, frame: Frame, names: Sequence[str], words: Mapping[str, str] | None = None
 ) -> tuple[str, str]:
     """Draw both boxes for masks, students or videos; returns the names that are chosen, `words` being how they read."""
-    kind = shell.selection.kind
+    kind = shell.selection.kind or ""
     for side, asked in (("a", shell.selection.left), ("b", shell.selection.right)):
         if asked is not None and asked not in names:
             st.warning(
@@ -79,7 +91,8 @@ def choose_two(
             # Taking the other one's place gives it this one's.
             if chosen["left"] == chosen["right"]:
                 chosen = {"left": b, "right": a}
-            return chosen | {"pair": None, "video_frame": 0}
+            # The link says of which kind they are, whatever the page would open with elsewhere.
+            return chosen | {"kind": kind, "pair": None, "video_frame": 0}
 
         return read
 

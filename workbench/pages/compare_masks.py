@@ -13,8 +13,10 @@ from workbench.compare_tables import MASK_COLUMNS, mask_settings, mask_sizes
 from workbench.compare_words import masks_sentence
 from workbench.pages.chart import show_chart
 from workbench.pages.compare_choice import Frame, choose_two, either, mask_names, nothing_to_compare, table
+from workbench.pages.report_button import view_link
 from workbench.pages.shell import Shell, guard
 from workbench.pages.text import command_line, plain, short_path
+from workbench.report.compare_masks import masks_report
 
 HEADS = {"self_heads": "Self-attention heads", "cross_heads": "Cross-attention heads"}
 
@@ -33,6 +35,8 @@ def show_masks(shell: Shell, frame: Frame) -> None:
         frame.title("These two masks are of different models")
         raise
     frame.title(masks_sentence(found))
+    link = view_link(st.context.url, shell.selection)
+    frame.report(lambda: masks_report(*paths, run=shell.run, link=link), f"{paths[0].stem}-{paths[1].stem}")
     left, right = st.columns([5, 4], gap="medium")
     with left:
         for part, name in HEADS.items():

@@ -1,5 +1,7 @@
 """Compare two runs: B − A of every head and block, roles that change, and how the runs were made."""
 
+from contextlib import suppress
+
 import numpy as np
 import streamlit as st
 
@@ -14,13 +16,16 @@ from pare.errors import InputError
 from workbench import compare_recipes
 from workbench.compare_words import interval, runs_sentence, samples_words, signed
 from workbench.components.difference_grid.component import difference_grid
+from workbench.model_card import read_card
 from workbench.pages import head_data
 from workbench.pages.chart import show_chart, take_out
 from workbench.pages.compare_choice import Frame, either, table
-from workbench.pages.data import open_run
+from workbench.pages.data import open_run, pipeline_names
+from workbench.pages.report_button import view_link
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
+from workbench.report.compare_runs import runs_report
 from workbench.state import Selection
 
 RATIO, SYMBOL = "self/ratio", "r"
@@ -50,24 +55,37 @@ def show_runs(shell: Shell, frame: Frame) -> None:
                 "compare_runs_a",
                 selection.run,
                 lambda now: (
-                    {"run": now, "compared": selection.run if now == name else name}
+                    {"run": now, "kind": "runs", "compared": selection.run if now == name else selection.compared}
                     | dict.fromkeys(("block", "head", "sample"))
                 ),
             ),
         )
     with frame.right:
-        st.selectbox("B", others, **bind("compare_runs_b", name, lambda now: {"compared": now}))
+        st.selectbox(
+            "B",
+            others,
+            placeholder="none fits",
+            **bind("compare_runs_b", name, lambda now: {"kind": "runs", "compared": now}),
+        )
+    if name is None:
+        frame.title("A second run like this one is needed")
+        st.markdown(
+            f"{'None of the others here has' if len(others) > 1 else 'The other one here has not'} this run's blocks, heads, "
+            "clip length and timesteps, so there is nothing to subtract yet."
+        )
+        _how_to_capture(run, shell.places)
+        return
     try:
         other = open_run(shell.places.find(name))
         found = head_data.difference(run, other, RATIO, selection)
     except InputError as error:
         frame.title("These two runs cannot be subtracted")
-        # What the page chose by itself is nobody's mistake.
-        show = st.error if selection.compared == name else st.info
-        show(plain(error), icon=":material/difference:")
+        st.error(plain(error), icon=":material/difference:")
         _how_to_capture(run, shell.places)
         return
     frame.title(runs_sentence(found, selection.tau_s, selection.tau_t))
+    link = view_link(st.context.url, selection)
+    frame.report(lambda: runs_report(run, other, selection, link=link), f"{run.folder.name}-{other.folder.name}")
     if not found.paired:
         st.warning(
             "Not paired: no sample of B has the prompt and seed of one of A. The means of all samples are compared, "
@@ -86,8 +104,8 @@ def show_runs(shell: Shell, frame: Frame) -> None:
         _show_making(found)
 
 
-def default_other(places: Places, run: Run, others: list[str]) -> str:
-    """The first run that can be subtracted from this one, with a common sample if any has; else the first."""
+def default_other(places: Places, run: Run, others: list[str]) -> str | None:
+    """The first run that can be subtracted from this one, with a common sample if any has; None where none can."""
     fitting = []
     for name in others:
         try:
@@ -98,7 +116,7 @@ def default_other(places: Places, run: Run, others: list[str]) -> str:
         if match.samples:
             return name
         fitting.append(name)
-    return next(iter([*fitting, *others]))
+    return next(iter(fitting), None)
 
 
 def _show_grid(run: Run, other: Run, found: RunDifference, selection: Selection) -> None:
@@ -199,15 +217,17 @@ def _show_making(found: RunDifference) -> None:
 
 def _how_to_capture(run: Run, places: Places) -> None:
     """The command that captures another model, or this one otherwise, so that it can be subtracted."""
-    st.markdown(
-        "A run that can be subtracted has the same blocks and heads, clip length and timesteps, for example that of a "
-        "student (its folder in the place of STUDENT); with the same prompts and seed its samples are paired:"
-    )
     settings = run.manifest.settings
     flags = {"mode": run.manifest.mode, "samples": len(run.manifest.samples), "seed": settings.get("seed")}
     if run.manifest.mode == "trajectory":
         flags |= {name: settings.get(name) for name in ("steps", "guidance", "shift")}
     out = short_path(places.workspace / "runs" / "b")
+    student = student_of(places, run) or "STUDENT"
+    which = "its folder in the place of STUDENT" if student == "STUDENT" else "here the first that was found"
+    st.markdown(
+        "A run that can be subtracted has the same blocks and heads, clip length and timesteps, for example that of a "
+        f"student ({which}); with the same prompts and seed its samples are paired:"
+    )
     st.download_button(
         "The prompts of A (PROMPTS.txt)",
         data=lambda: "".join(f"{sample.prompt}\n" for sample in run.manifest.samples).encode(),
@@ -216,4 +236,16 @@ def _how_to_capture(run: Run, places: Places) -> None:
         on_click="ignore",
         key="compare_prompts",
     )
-    st.code(command_line("capture", "STUDENT", prompts="PROMPTS.txt", **flags, out=out), language=None, wrap_lines=True)
+    st.code(command_line("capture", student, prompts="PROMPTS.txt", **flags, out=out), language=None, wrap_lines=True)
+
+
+def student_of(places: Places, run: Run) -> str | None:
+    """The first pruned model in the places that has the run's blocks and heads, as a person here types it."""
+    wanted = (run.geometry.blocks, run.geometry.heads)
+    for name in pipeline_names(places):
+        folder = places.find(name)
+        with suppress(InputError, OSError):
+            card = read_card(folder)
+            if card.pruned and (card.geometry.blocks, card.geometry.heads) == wanted:
+                return short_path(folder)
+    return None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
 from pare import reference
@@ -21,9 +22,11 @@ from workbench.pages.compare_choice import (
 )
 from workbench.pages.compare_data import compared_sets, video_set
 from workbench.pages.data import pipeline_names
+from workbench.pages.report_button import view_link
 from workbench.pages.shell import Shell, choose, guard
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
+from workbench.report.compare_models import models_report
 from workbench.video_sets import VideoSet
 
 
@@ -43,6 +46,11 @@ def show_students(shell: Shell, frame: Frame) -> None:
     folders = [shell.places.find(name) for name in chosen]
     a, b = (card_of(folder) for folder in folders)
     frame.title(models_sentence(a, b))
+    link = view_link(st.context.url, shell.selection)
+    frame.report(
+        lambda: models_report(folders[0], folders[1], scores=_scores(shell.places, (a, b)), link=link),
+        f"{a.name}-{b.name}",
+    )
     left, right = st.columns(2, gap="medium")
     with left, guard("sizes"):
         st.header("Size", anchor=False)
@@ -94,6 +102,16 @@ def evaluations_of(places: Places, card: ModelCard) -> dict[str, VideoSet]:
         if all(one.model.get(each) == card.identity.get(each) for each in ("config_hash", "weight_hash")):
             found[name] = one
     return found
+
+
+def _scores(places: Places, cards: tuple[ModelCard, ModelCard]) -> tuple[Path, Path, pd.DataFrame] | None:
+    """The two evaluations with the most common videos and B − A of what both measured; None without two."""
+    found = [evaluations_of(places, card) for card in cards]
+    best = best_pair(found[0], found[1]) if all(found) else None
+    if best is None:
+        return None
+    left, right = found[0][best[0]], found[1][best[1]]
+    return left.folder, right.folder, compared_sets(left, right).table
 
 
 def _show_scores(shell: Shell, chosen: tuple[str, str], cards: tuple[ModelCard, ModelCard]) -> None:

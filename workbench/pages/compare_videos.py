@@ -26,10 +26,12 @@ from workbench.pages.compare_choice import (
 from workbench.pages.compare_data import compared_sets, video_set
 from workbench.pages.compare_job import BOTH, JobTables, job_of, measured_pairs, show_measuring, tables_of
 from workbench.pages.data import LOOK_SECONDS, open_run
+from workbench.pages.report_button import view_link
 from workbench.pages.shell import Shell, bind, guard
 from workbench.pages.text import command_line, plain, short_path
 from workbench.pages.videos import show_player
 from workbench.places import Places
+from workbench.report.compare_videos import videos_report
 from workbench.video_sets import BETTER, VideoSet
 
 BY_ORDER = "order"
@@ -63,6 +65,11 @@ def show_videos(shell: Shell, frame: Frame) -> None:
     stored = not found.table.empty
     effects = found.table if stored or tables is None else tables.each
     frame.title(videos_sentence(effects, len(found.pairs)))
+    link, measured = view_link(st.context.url, shell.selection), None if stored or tables is None else tables.each
+    frame.report(
+        lambda: videos_report(a, b, first=shell.selection.pair, measured=measured, link=link),
+        f"{a.folder.name}-{b.folder.name}",
+    )
     left, right = st.columns([5, 4], gap="medium")
     with left, guard("metrics"):
         recipe = compare_recipes.metric_effects if stored else compare_recipes.measured_effects
@@ -197,7 +204,7 @@ def _show_making(a: VideoSet, b: VideoSet, pairs: pd.DataFrame) -> None:
         {"model": each.model_id, "weights": str(each.model.get("weight_hash"))[:12], **each.settings, **each.how}
         for each in (a, b)
     ]
-    differs = differing(*about, skipped=("seed", "device", "offload"))
+    differs = differing(about[0], about[1], skipped=("seed", "device", "offload"))
     rows = [(plain(name), *either(*values)) for name, values in differs.items()]
     if rows:
         table(rows, ("differs", "A", "B"), key="videos_making", left=3)

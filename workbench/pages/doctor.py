@@ -1,7 +1,9 @@
 """Doctor: what this machine has, whether it is enough, and what to do about what is not; asked of `pare doctor`."""
 
+from dataclasses import asdict
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from workbench import doctor_process
@@ -9,6 +11,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.jobs.device import fastest_device
 from workbench.jobs.job import State
 from workbench.machine import Finding, as_text, from_json, verdict
+from workbench.pages.chart import csv_button
 from workbench.pages.generate_panel import models
 from workbench.pages.job_view import job_buttons, show_progress
 from workbench.pages.prune_work import find
@@ -63,6 +66,8 @@ def _show(found: dict[str, Any], workspace: str) -> None:
             st.rerun()
         if findings:
             copy_button("Copy as text", report(found, findings), key="copy_doctor")
+            csv_button(lambda: pd.DataFrame([asdict(each) for each in findings]), name="doctor", key="doctor")
+        copy_button("Copy link", None, key="copy_link")
     if not findings:
         st.error(plain(found.get("error") or "no findings in its answer"), icon=":material/error:")
         st.markdown("The same in a terminal, with the reason:")

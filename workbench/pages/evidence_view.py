@@ -7,7 +7,7 @@ import streamlit as st
 
 from analysis.evidence.answer import Answer
 from analysis.evidence.premise import MOTION, OUTCOMES
-from workbench.pages.chart import csv, show_part
+from workbench.pages.chart import csv_button, show_part
 from workbench.pages.shell import guard
 from workbench.pages.text import plain
 from workbench.report import evidence as charts
@@ -43,14 +43,7 @@ def show_about(answer: Answer) -> None:
             name = st.selectbox("Table", list(answer.tables), key=f"evidence_table_{answer.question}")
             table = answer.tables[name]
             st.dataframe(table, height=TABLE_HEIGHT, hide_index=True)
-            st.download_button(
-                "CSV",
-                data=lambda: csv(table),
-                file_name=f"evidence-{answer.question}-{name}.csv",
-                mime="text/csv",
-                on_click="ignore",
-                key=f"csv_evidence_{answer.question}",
-            )
+            csv_button(table, name=f"evidence-{answer.question}-{name}", key=f"evidence_{answer.question}")
 
 
 def _chart(found: Found, part: Part | None, *, key: str) -> None:

@@ -1,14 +1,18 @@
 """Jobs: everything long that this workspace runs or ran, with its cost, progress, log, results, cancel, resume and removal."""
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
+from workbench.components.copy_button.component import copy_button
 from workbench.jobs.api import Jobs
 from workbench.jobs.job import Job, State
+from workbench.pages.chart import csv_button
 from workbench.pages.generate_panel import PROMPT
 from workbench.pages.job_view import job_buttons, show_cost, show_log, show_progress, show_video, state_badge
 from workbench.pages.shell import active_jobs, choose, guard, jobs_of, open_shell
@@ -87,8 +91,37 @@ def show_result(jobs: Jobs, job: Job, places: Places) -> None:
             show_video(places, path, f"Video of job {job.id}", width=200)
 
 
+def jobs_table(jobs: Sequence[Job]) -> pd.DataFrame:
+    """One row per job: what it was asked, how far it came, how long it took and what it said last.
+
+    >>> jobs_table([Job("a-1", "generate", {"model": "demo"}, "cpu", State.DONE, done=8, total=8)])["arguments"][0]
+    '{"model": "demo"}'
+    """
+    rows = [
+        {
+            "job": job.id,
+            "command": job.command,
+            "arguments": json.dumps(dict(job.arguments), ensure_ascii=False, default=str),
+            "state": job.state.value,
+            "device": job.device,
+            "submitted": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(job.created)),
+            "attempt": job.attempt,
+            "done": job.done,
+            "total": job.total,
+            "seconds": job.seconds(),
+            "message": job.message,
+        }
+        for job in jobs
+    ]
+    return pd.DataFrame(rows)
+
+
 def show_page(places: Places) -> None:
-    st.title("Jobs", anchor=False)
+    title, link = st.columns([4, 1], vertical_alignment="top")
+    title.title("Jobs", anchor=False)
+    buttons = link.container(horizontal=True, horizontal_alignment="right")
+    with buttons:
+        copy_button("Copy link", None, key="copy_link")
     if not (places.workspace / "jobs.sqlite3").is_file() or not jobs_of(places).list(limit=1):
         st.markdown(
             "Nothing runs and nothing ran in this workspace. The prompt on the Heads page starts a job, "
@@ -101,6 +134,8 @@ def show_page(places: Places) -> None:
             wrap_lines=True,
         )
         return
+    with buttons:
+        csv_button(lambda: jobs_table(jobs_of(places).list()), name="jobs", key="jobs")
     shown = st.radio(
         "Show",
         list(FILTERS),

@@ -1,11 +1,13 @@
 """Runs: the captures in data/, in the workspace and in the named folders; one click opens one."""
 
+import pandas as pd
 import streamlit as st
 
 from analysis.runs import Run
 from pare.errors import InputError
 from workbench.components.copy_button.component import copy_button
 from workbench.pages import data
+from workbench.pages.chart import csv_button
 from workbench.pages.shell import choose, empty_state, guard, open_shell
 from workbench.pages.student_folder import folder_size
 from workbench.pages.text import file_size, plain
@@ -31,6 +33,31 @@ def show_run(name: str, run: Run, *, is_open: bool) -> None:
         st.switch_page("workbench/pages/heads.py")
 
 
+def runs_table(places: Places, names: list[str]) -> pd.DataFrame:
+    """One row per run that can be read: what was captured of which model, how much of it is there, and its hash."""
+    rows = []
+    for name in names:
+        try:
+            run = data.open_run(places.find(name))
+        except InputError:
+            continue
+        rows.append(
+            {
+                "run": name,
+                "model": run.model_id,
+                "blocks": run.geometry.blocks,
+                "heads": run.geometry.heads,
+                "mode": run.manifest.mode,
+                "samples": len(run.finished),
+                "planned": len(run.manifest.samples),
+                "steps": len(run.timesteps),
+                "bytes": folder_size(run.folder),
+                "hash": run.hash,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def show_page(places: Places, names: list[str], opened: str | None) -> None:
     if not names:
         empty_state(places, names)
@@ -38,6 +65,7 @@ def show_page(places: Places, names: list[str], opened: str | None) -> None:
     title, link = st.columns([4, 1], vertical_alignment="top")
     title.title("Runs", anchor=False)
     with link, st.container(horizontal=True, horizontal_alignment="right"):
+        csv_button(lambda: runs_table(places, names), name="runs", key="runs")
         copy_button("Copy link", None, key="copy_link")
     for column, heading in zip(st.columns(WIDTHS), HEADINGS, strict=True):
         column.caption(heading)

@@ -57,7 +57,14 @@ def masks_report(
     return Report(
         title=f"{a.name} and {b.name}",
         finding=masks_sentence(found),
-        command=command or command_line("report", short_path(a), short_path(b), out="compare.html"),
+        command=command
+        or command_line(
+            "report",
+            short_path(a),
+            short_path(b),
+            run=None if run is None else short_path(run.folder),
+            out="compare.html",
+        ),
         link=link,
         query="kind=masks",
         about={

@@ -50,10 +50,13 @@ def models_report(
             )
         )
     settings = model_settings(*cards)
+    words: list[object] = [short_path(a), short_path(b)]
+    for folder in () if scores is None else scores[:2]:
+        words += ["--scores", short_path(folder)]
     return Report(
         title=f"{cards[0].name} and {cards[1].name}",
         finding=models_sentence(*cards),
-        command=command or command_line("report", short_path(a), short_path(b), out="compare.html"),
+        command=command or command_line("report", *words, out="compare.html"),
         link=link,
         query="kind=students",
         about={

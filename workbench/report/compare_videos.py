@@ -42,7 +42,9 @@ def videos_report(
             fix="make both with the same prompts and seeds",
         )
     stored = score_table(pairs, a.metrics)
-    effects = stored if not stored.empty or measured is None else measured
+    anew = stored.empty and measured is not None
+    effects = measured if anew and measured is not None else stored
+    words: list[object] = [short_path(a.folder), short_path(b.folder), *(["--measure"] if anew else [])]
     again = command_line("compare", short_path(a.folder), short_path(b.folder))
     recipe = compare_recipes.metric_effects if not stored.empty else compare_recipes.measured_effects
     parts = []
@@ -65,8 +67,7 @@ def videos_report(
     return Report(
         title=f"{a.folder.name} and {b.folder.name}",
         finding=videos_sentence(effects, len(pairs)),
-        command=command
-        or command_line("report", short_path(a.folder), short_path(b.folder), out="compare.html", kind="videos"),
+        command=command or command_line("report", *words, out="compare.html", kind="videos", pair=first),
         link=link,
         query="kind=videos",
         about={

@@ -25,7 +25,7 @@ def loss_part(training: Training, height: int = 330) -> Part:
     """The loss and its parts by step."""
     n = training.samples_per_step
     parts = [name for name in training.losses if name != "loss"]
-    call = f"loss_curves(training.curves, training.losses, samples={n}, steps={training.steps})"
+    call = f"loss_curves(training.curves, training.losses, samples={n}, steps={training.steps}, height={height})"
     return Part(
         "Losses",
         f"loss: the weighted sum; {', '.join(parts) or 'no parts'}: before their weights. Every point is the mean over the "
