@@ -32,7 +32,7 @@ class Budget:
 
     ratio: float = 0.3
     width_steps: int = 300
-    joint_steps: int = 300
+    joint_steps: int = 900
     few_steps_steps: int = 400
     batch: int = 8
     few_steps_batch: int = 8
@@ -41,6 +41,7 @@ class Budget:
     prompts: int = 200
     samples: int = 2048
     learning_rate: float = 5e-4
+    joint_rate: float = 1e-3
     router_rate: float = 5e-3
     few_steps_rate: float = 1e-4
 

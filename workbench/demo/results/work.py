@@ -119,10 +119,10 @@ class Bench:
         assert stage is not None
         budget = self.budget
         few = stage.name == "steps"
+        rates = {"width": budget.learning_rate, "joint": budget.joint_rate, "steps": budget.few_steps_rate}
         settings: dict[str, Any] = {
             "train_steps": stage.steps, "batch": budget.few_steps_batch if few else budget.batch,
-            "learning_rate": budget.few_steps_rate if few else budget.learning_rate, "seed": job.seed,
-            "warmup": min(WARMUP, stage.steps),
+            "learning_rate": rates[stage.name], "seed": job.seed, "warmup": min(WARMUP, stage.steps),
             "checkpoint_every": CHECKPOINT_EVERY, "device": "cpu",
         }  # fmt: skip
         if stage.name == "joint":
