@@ -225,7 +225,8 @@ def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path
     assert len(hashes) == 3
     students.evaluate_shipped(bench, data / "students")
     text = students.students_text(told, rows, Results.read(bench.folder))
-    assert "| `data/students/few-steps` | PARE + four steps |" in text and "– |" not in text
+    assert "| `data/students/few-steps` | PARE + four steps |" in text
+    assert "| `data/students/width` | PARE, after stage I |" in text and text.count("– |") == 2
     with pytest.raises(InputError, match="width is not trained yet"):
         students.ship(tmp_path, rows, data / "students")
 

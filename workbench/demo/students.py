@@ -27,8 +27,8 @@ from workbench.demo.results.measured import Results
 from workbench.demo.results.rows import TEACHER, Budget, Row
 from workbench.demo.results.work import RECORD, Bench
 
-SHIPPED = {"width": "width", "joint": "pare", "few-steps": "four-steps"}
-"""The name of a shipped student, and the key of the row that it comes from."""
+SHIPPED = {"width": ("pare", 1), "joint": ("pare", 2), "few-steps": ("four-steps", 3)}
+"""One student, stage by stage: its name as shipped, the key of the row that it comes from, and after how many of its stages."""
 LIMIT_BYTES = 8_000_000
 SHARED = ("text_encoder", "tokenizer", "vae")
 STORAGES = ("float8_e4m3fn", "float16")
@@ -39,23 +39,26 @@ FILE = "diffusion_pytorch_model.safetensors"
 
 def ship(
     results: Path, rows: Sequence[Row], out: Path = STUDENTS, *, base: Path = DEMO, storage: str = STORAGES[0], seed: int = 0,
-    limit: int = LIMIT_BYTES, captions: int = 16, progress: Progress = silent,
+    names: Sequence[str] = tuple(SHIPPED), limit: int = LIMIT_BYTES, captions: int = 16, progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the shipped students of a folder of results into `out`; the folder of each appears whole or not at all.
 
-    `seed` is that of the trainings; `base` the teacher's folder, beside `out`; `captions` how many noised samples the effect
+    `names` are keys of `SHIPPED`; `seed` is that of the trainings; `base` the teacher's folder, beside `out`; `captions` how many noised samples the effect
     of storing is measured on. Returns bytes and effect by name. Raises `InputError` for a student that is not trained yet,
     and where all of them take more than `limit` bytes: nothing is written then.
     """
     if storage not in STORAGES:
         raise InputError("--storage", got=storage, expected=" or ".join(STORAGES), fix=f"--storage {STORAGES[0]}")
+    if unknown := [name for name in names if name not in SHIPPED]:
+        raise InputError("--names", got=unknown[0], expected=", ".join(SHIPPED), fix=f"--names {','.join(SHIPPED)}")
     by_key = {row.key: row for row in rows}
-    sources = {name: results / "students" / by_key[key].name(seed) for name, key in SHIPPED.items()}
+    chosen = {name: SHIPPED[name] for name in names}
+    sources = {name: results / "students" / by_key[key].name(seed, stages) for name, (key, stages) in chosen.items()}
     for name, source in sources.items():
         if not (source / CARD).is_file():
             raise InputError(
                 "--results", got=f"{results}, where {name} is not trained yet", expected="finished students",
-                fix=f"python -m workbench.demo.results --out {results} --rows {SHIPPED[name]}",
+                fix=f"python -m workbench.demo.results --out {results} --rows {SHIPPED[name][0]}",
             )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -63,7 +66,7 @@ def ship(
         told: dict[str, Any] = {}
         for number, (name, source) in enumerate(sources.items()):
             effect = _write(source, partial / name, base, storage, captions)
-            told[name] = {"bytes": size_of(partial / name), "effect": effect, "row": SHIPPED[name], "seed": seed}
+            told[name] = {"bytes": size_of(partial / name), "effect": effect, "seed": seed}
             progress(number + 1, len(sources), name)
         total = sum(each["bytes"] for each in told.values())
         if total > limit:
@@ -151,7 +154,7 @@ def size_of(folder: Path) -> int:
 
 def evaluate_shipped(bench: Bench, out: Path, progress: Progress = silent) -> None:
     """Videos and scores of the shipped students, into the folder of results; what is there is kept."""
-    for name in SHIPPED:
+    for name in (name for name in SHIPPED if (out / name).is_dir()):
         own = {} if name == "few-steps" else bench.settings
         bench.make_videos(str(out / name), f"shipped-{name}", own, progress)
         if not (bench.folder / "scores" / f"shipped-{name}.json").is_file():
@@ -166,16 +169,19 @@ def students_text(told: Mapping[str, Any], rows: Sequence[Row], results: Results
     by_key = {row.key: row for row in rows}
     lines = []
     for name, each in told["students"].items():
+        key, stages = SHIPPED[name]
+        row = by_key[key]
+        before = row.name(each["seed"], stages)
         changes = [NONE, NONE]
-        if results is not None and f"shipped-{name}" in results.scores:
-            before = by_key[each["row"]].evaluation(each["seed"])
+        # A row's videos are of its last stage.
+        if results is not None and {before, f"shipped-{name}"} <= set(results.scores):
             pairs = [
                 difference_over_seeds(*(results.named(one, metric)[None] for one in (before, f"shipped-{name}")))
                 for metric in ("asked", "flow_error")
             ]
             changes = [change(in_points(pairs[0]), 1, False), change(pairs[1], 3, False)]
         effect = number(100 * each["effect"]["mean"], 2)
-        title = by_key[each["row"]].title
+        title = row.title if stages == len(row.stages) else f"{row.title}, after stage {'I' * stages}"
         lines.append([f"`data/students/{name}`", title, number(each["bytes"] / 1e6, 2), effect, *changes])
     names = ["folder", "row of the tables", "MB", "velocity, %", "asked for, % right", "flow error, px/frame"]
     return (
@@ -210,7 +216,8 @@ def _run(given: argparse.Namespace) -> str:
     about = read_json(given.results / RECORD)
     budget = replace(Budget(), **about["budget"], **about["named"])
     rows = rows_of(Effort.of("demo", budget))
-    told = ship(given.results, rows, given.out, storage=given.storage, seed=given.seed)
+    names = given.names.split(",")
+    told = ship(given.results, rows, given.out, storage=given.storage, seed=given.seed, names=names)
     if given.evaluate:
         bench = Bench(given.results, "demo", RUN, about["prompts"], budget)
         bench.check()
@@ -228,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--results", type=Path, required=True, help="a folder of python -m workbench.demo.results")
     parser.add_argument("--out", type=Path, default=STUDENTS)
+    parser.add_argument("--names", default=",".join(SHIPPED), help="which of them; default: all")
     parser.add_argument("--storage", default=STORAGES[0], help=" or ".join(STORAGES))
     parser.add_argument("--seed", type=int, default=0, help="which training of the main rows")
     parser.add_argument("--evaluate", action="store_true", help="also make and score the videos of what is shipped")
