@@ -43,9 +43,9 @@ def ship(
 ) -> dict[str, Any]:  # fmt: skip
     """Write the shipped students of a folder of results into `out`; the folder of each appears whole or not at all.
 
-    `names` are keys of `SHIPPED`; `seed` is that of the trainings; `base` the teacher's folder, beside `out`; `captions` how many noised samples the effect
-    of storing is measured on. Returns bytes and effect by name. Raises `InputError` for a student that is not trained yet,
-    and where all of them take more than `limit` bytes: nothing is written then.
+    `names` are keys of `SHIPPED`; `seed` is that of the trainings; `base` the teacher's folder, beside `out`; `captions` how many
+    noised samples the effect of storing is measured on. Returns bytes and effect by name. Raises `InputError` for a student that
+    is not trained yet, and where all of them take more than `limit` bytes: nothing is written then.
     """
     if storage not in STORAGES:
         raise InputError("--storage", got=storage, expected=" or ".join(STORAGES), fix=f"--storage {STORAGES[0]}")
