@@ -16,6 +16,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.head_sets import mask_without
 from workbench.jobs.job import Job, State
 from workbench.pages import prune_work as work
+from workbench.pages.compare_link import compare_link
 from workbench.pages.generate_panel import PROMPT, USUAL_STEPS, usual_steps
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.run_model import model_of, unreadable
@@ -152,6 +153,9 @@ def _show(run: Run, places: Places, asked: Sequence[Ablation], selection: Select
         )
         with st.container(horizontal=True):
             copy_button("Copy as command line", command, key="copy_ablation_command")
+            pair = [videos.get(name) for name in ("dense", f"without {last.words}")]
+            if pair[0] is not None and pair[1] is not None:
+                compare_link(places, selection, "videos", pair[0], pair[1], "Measure how they differ")
 
 
 def _show_job(places: Places, job: Job, name: str) -> None:

@@ -95,5 +95,8 @@ def show_mask_panel(run: Run, found: MaskPlan, selection: Selection, places: Pla
             key="copy_mask_command",
         )
     st.toggle("Cross the removed heads in the grid", key="show_removed")
+    st.page_link(
+        "workbench/pages/prune.py", label="With neurons, to a preview and a student", icon=":material/content_cut:"
+    )
     if selection.sample is not None or selection.first_step is not None:
         st.caption(plain("The mask uses all samples and steps; these two filters change only what is shown."))

@@ -10,12 +10,14 @@ from analysis.figures.masks import error_per_block
 from analysis.figures.tables import error_table
 from analysis.runs import Run
 from pare import mask as masks
+from pare.reference import resolve
 from workbench import recipes
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
 from workbench.mask_plan import MaskPlan
 from workbench.pages import prune_work as work
 from workbench.pages.chart import show_chart
+from workbench.pages.compare_link import compare_link
 from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS, usual_steps
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.prune_plan import mask_arguments
@@ -82,7 +84,7 @@ def _show(run: Run, selection: Selection, planned: MaskPlan, places: Places) -> 
     with middle, guard("preview"), st.container(border=True, key="preview_step"):
         _show_preview(run, places, mask, missing)
     with right, guard("student"), st.container(border=True, key="student_step"):
-        pruned = _show_student(run, planned, places, mask, missing)
+        pruned = _show_student(run, selection, planned, places, mask, missing)
     if mask is not None:
         with guard("videos"):
             _show_videos(run, selection, places, mask)
@@ -175,7 +177,9 @@ def _show_preview(run: Run, places: Places, mask: Path | None, missing: str | No
         st.markdown("Both videos are below, frame by frame in step.")
 
 
-def _show_student(run: Run, planned: MaskPlan, places: Places, mask: Path | None, missing: str | None) -> Job | None:
+def _show_student(
+    run: Run, selection: Selection, planned: MaskPlan, places: Places, mask: Path | None, missing: str | None
+) -> Job | None:
     st.header("3 · Student", anchor=False)
     if missing:
         _cannot(missing, "Where the weights are, `pare prune MODEL --mask MASK --out DIR` cuts them.")
@@ -196,6 +200,9 @@ def _show_student(run: Run, planned: MaskPlan, places: Places, mask: Path | None
         if parameters and dense:
             st.markdown(f"Made: {parameters:,} of {dense:,} parameters ({parameters / dense:.0%}). Its folder:")
         show_student_folder(folder, key="student")
+        teacher = resolve(run.model_id).path
+        if teacher is not None:
+            compare_link(places, selection, "students", teacher, folder, "Compare it with the teacher")
         for note in job.result.get("notes") or []:
             st.caption(plain(note))
     copy_button("Copy as command line", prune_command(run), key="copy_prune_command")
@@ -219,6 +226,7 @@ def _show_videos(run: Run, selection: Selection, places: Places, mask: Path) -> 
     if len(videos) == len(found):
         st.header("Masked against dense", anchor=False)
         show_player(places, videos, selection, geometry=run.geometry, key="preview_player")
+        compare_link(places, selection, "videos", videos["dense"], videos["masked"], "Measure how they differ")
 
 
 def _cannot(reason: str, instead: str) -> None:

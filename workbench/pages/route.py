@@ -67,7 +67,11 @@ def show_controls(run: Run, decisions: Decisions, selection: Selection) -> None:
     blocks, least = decisions.blocks, fewest(decisions.blocks)
     words = lambda one: f"{one} · {run.manifest.samples[one].prompt}"  # noqa: E731
     several = len(decisions.samples) > 1
-    sample, other, budget = st.columns([3, 3, 4], gap="medium", vertical_alignment="bottom")
+    if decisions.recorded:
+        sample, other, budget = st.columns([3, 3, 4], gap="medium", vertical_alignment="bottom")
+    else:
+        # With no sample to choose the budget stands above the lanes that it changes.
+        budget, sample, other = st.columns([6, 2, 2], gap="medium")
     shown = decisions.samples[decisions.row(selection.sample)]
     if decisions.recorded:
         sample.selectbox(

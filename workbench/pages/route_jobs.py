@@ -8,6 +8,7 @@ from analysis.runs import Run
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
 from workbench.pages import route_work as work
+from workbench.pages.compare_link import compare_link
 from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.prune_work import Preview, artefact, find
@@ -20,6 +21,16 @@ from workbench.places import Places
 from workbench.state import Selection
 
 POLL_SECONDS = 0.7
+ITS_OWN = {
+    "sample": None,
+    "versus": None,
+    "first_step": None,
+    "last_step": None,
+    "k_min": None,
+    "k_max": None,
+    "edits": (),
+}
+"""What means something else in the run of a recording, so that its link leaves it open."""
 
 
 def show_recording(
@@ -35,13 +46,18 @@ def show_recording(
         if active and (now is None or not now.active):
             st.rerun()
         with guard("recording"):
-            _show_recording(run, planned, places, arguments, now)
+            _show_recording(run, planned, selection, places, arguments, now)
 
     st.fragment(watch, run_every=POLL_SECONDS if active else None)()
 
 
 def _show_recording(
-    run: Run, planned: RoutePlan | None, places: Places, arguments: dict[str, object], job: Job | None
+    run: Run,
+    planned: RoutePlan | None,
+    selection: Selection,
+    places: Places,
+    arguments: dict[str, object],
+    job: Job | None,
 ) -> None:
     st.header("Record what a router decides", anchor=False)
     flags = {name: arguments.get(name) for name in ("router", "k_min", "k_max")}
@@ -64,7 +80,7 @@ def _show_recording(
             "workbench/pages/route.py",
             label="Open the recorded decisions",
             icon=":material/alt_route:",
-            query_params={"run": opened},
+            query_params=selection.changed(run=opened, **ITS_OWN).to_query(),
         )
         return
     if job is not None and (job.active or job.state is not State.DONE):
@@ -189,6 +205,8 @@ def _show_videos(
     if recorded is not None and alike:
         videos["as recorded"] = recorded
     show_player(places, videos, selection, geometry=run.geometry, key="route_player")
+    dense, routed = (videos[name] for name in wanted)
+    compare_link(places, selection, "videos", dense, routed, "Measure how they differ")
 
 
 def _show_command(run: Run, places: Places, now: Preview, router: dict[str, object]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def copy_button(label: str, text: str | None, *, key: str) -> None:
     """Show a button that copies `text`; None copies the address of the page as it is when clicked."""
-    _renderer()(key=key, data={"label": label, "text": text})
+    _renderer()(key=key, data={"label": label, "text": text}, width="content")
 
 
 @cache
