@@ -104,7 +104,7 @@ class Manifest(BaseModel):
         """Read `run.json`; `name` is what the error calls it. Raises InputError for anything else than `pare-run/1`."""
         try:
             document = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(name, got="not JSON", expected="a run's run.json", fix="capture the run again") from error
         schema = document.get("schema") if isinstance(document, dict) else None
         if schema != SCHEMA:

@@ -16,6 +16,7 @@ from analysis.run_files import read_arrays, run_identity, sample_path, samples_o
 from analysis.selection import Where, choose, choose_measured, measured_at, within
 from analysis.summary import Moments
 from pare.errors import InputError
+from pare.files import lies_inside
 from pare.geometry import Geometry
 
 
@@ -106,9 +107,10 @@ class Run:
 
     @property
     def videos(self) -> dict[int, Path]:
-        """Path of the video of every sample that has one on disk."""
-        paths = {i: self.folder / s.video for i, s in enumerate(self.manifest.samples) if s.video}
-        return {i: path for i, path in paths.items() if path.is_file()}
+        """Path of the video of every sample that has one on disk; none that leaves the run's folder, whoever wrote it."""
+        named = {i: s.video for i, s in enumerate(self.manifest.samples) if s.video and "\0" not in s.video}
+        paths = {i: self.folder / video for i, video in named.items()}
+        return {i: path for i, path in paths.items() if path.is_file() and lies_inside(path, self.folder)}
 
     @cached_property
     def hash(self) -> str:

@@ -50,6 +50,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def lies_inside(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path stays below a folder, whatever `..` and symbolic links say.
+
+    >>> lies_inside("run/videos/0.mp4", "run"), lies_inside("run/../other.mp4", "run")
+    (True, False)
+    """
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write `content` to `path` in one piece (a temporary name beside it, then a rename)."""
     with replacing(path) as temporary:

@@ -237,7 +237,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """One JSON object from a file; raises `InputError` when there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else type(error).__name__
         raise InputError(
             str(path), got=reason, expected="a readable JSON file", fix="point to a complete diffusers folder"

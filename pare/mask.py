@@ -81,7 +81,7 @@ def load(path: str | Path) -> Mask:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {}).get("pare", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(str(path), got=error, expected="a safetensors file", fix="write it again") from error
     if not isinstance(metadata, dict) or not all(isinstance(metadata.get(name, {}), dict) for name in GROUPS):
         raise InputError(str(path), got="other metadata", expected=f"that of {SCHEMA}", fix="write the mask again")
@@ -104,7 +104,7 @@ def is_mask(path: str | Path) -> bool:
             if not 2 <= length <= LONGEST_HEADER:
                 return False
             header = json.loads(file.read(length))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(header, dict) and set(header) - {"__metadata__"} == set(PARTS)
 

@@ -9,6 +9,7 @@ from typing import Any
 from pare.errors import InputError
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif")
+TABLES = ("captions.csv", "captions.jsonl")
 FILE_NAMES = ("file", "file_name", "video", "path")
 TEXT_NAMES = ("caption", "text", "prompt")
 
@@ -31,7 +32,7 @@ def read_captions(folder: str | Path) -> list[tuple[Path, str]]:
         raise InputError(
             "--videos", got=f"{folder}, no such folder", expected="a folder of videos", fix="check the path"
         )
-    for name, read in (("captions.csv", _csv_rows), ("captions.jsonl", _json_rows)):
+    for name, read in zip(TABLES, (_csv_rows, _json_rows), strict=True):
         if (path / name).is_file():
             return _from_table(path, path / name, read(path / name))
     videos = sorted(each for each in path.iterdir() if each.suffix.lower() in VIDEOS)
@@ -75,6 +76,11 @@ def _from_table(folder: Path, table: Path, rows: Iterable[Mapping[str, Any]]) ->
                 fix="name the columns file and caption",
             )
         video = folder / file
+        if Path(file).is_absolute() or ".." in Path(file).parts or "\0" in file:
+            got = f"{file[:80]!r}, which leaves the folder"
+            raise InputError(
+                f"{table.name}, row {number}", got=got, expected="a path inside it", fix="move the video in"
+            )
         if not video.is_file():
             raise InputError(
                 f"{table.name}, row {number}", got=f"{file}, no such file", expected="a video", fix="mend it"

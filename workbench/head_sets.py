@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from analysis.runs import Run
 from pare.errors import InputError
-from pare.files import write_bytes
+from pare.files import lies_inside, write_bytes
 from pare.geometry import Clip
 from pare.mask import Mask
 from pare.versions import versions
@@ -88,6 +88,9 @@ def of_run(run: Run, name: str, members: np.ndarray, made_from: Mapping[str, Any
 def save(workspace: Path, found: HeadSet) -> Path:
     """Write a set below the workspace in one piece. Raises `InputError` where another set has its name."""
     path = workspace / FOLDER / f"{found.name}.json"
+    if not lies_inside(path, workspace):
+        got = f"{path.parent}, which leads elsewhere"
+        raise InputError("sets of heads", got=got, expected="a folder in the workspace", fix="replace the link")
     if path.exists():
         raise InputError(
             "name", got=f"{found.name}, which is there", expected="a new one", fix="another name, or delete it"
@@ -106,6 +109,8 @@ def load(workspace: Path, name: str) -> HeadSet:
     try:
         if path.stat().st_size > LARGEST:
             raise ValueError("too large")
+        if not lies_inside(path, workspace):
+            raise ValueError("a link that leads elsewhere")
         found = HeadSet.model_validate(json.loads(path.read_text(encoding="utf-8")))
         inside = all(0 <= block < found.blocks and 0 <= head < found.heads for block, head in found.members)
         if not inside or found.name != name or not found.members:

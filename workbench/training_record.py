@@ -16,6 +16,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from pare.errors import InputError
+from pare.files import lies_inside
 from pare.training.log import LOG, parse_log
 
 SCHEMA, RECORD = "pare-training/1", "training.json"
@@ -43,7 +44,7 @@ class Training:
         fix = "train into another folder; this one cannot be read"
         try:
             about = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(str(path), got=error, expected="the record of a training", fix=fix) from None
         parts = ("settings", "model", "data")
         whole = isinstance(about, dict) and all(isinstance(about.get(name), dict) for name in parts)
@@ -153,14 +154,16 @@ class Training:
         """Validation step → clip number → file of the student."""
         found: dict[int, dict[int, Path]] = {}
         for path in sorted((self.folder / "clips").glob("*.mp4")):
-            if match := re.fullmatch(r"(\d{6,})-(\d+)", path.stem):
+            match = re.fullmatch(r"(\d{6,})-(\d+)", path.stem)
+            # A link may lead anywhere.
+            if match and lies_inside(path, self.folder):
                 found.setdefault(int(match[1]), {})[int(match[2])] = path
         return found
 
     def teacher_clip(self, number: int) -> Path | None:
         """The teacher's clip of the same caption and seed."""
         path = self.folder / "clips" / f"{TEACHER}-{number}.mp4"
-        return path if path.is_file() else None
+        return path if path.is_file() and lies_inside(path, self.folder) else None
 
     @property
     def role_steps(self) -> list[int]:

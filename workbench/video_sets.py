@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.runs import Run
 from pare.errors import InputError
+from pare.files import lies_inside
 from workbench.pairs import find_videos
 
 ABOUT, SCORES, VIDEOS = "evaluation.json", "scores.csv", "videos"
@@ -68,7 +69,7 @@ def open_videos(folder: str | Path) -> VideoSet:
 
 def _loose(place: Path) -> VideoSet:
     found = find_videos(place)
-    known = [video for video in found if video.known]
+    known = [video for video in found if video.known and lies_inside(video.path, place)]
     if not known:
         raise InputError(
             str(place),
@@ -99,7 +100,7 @@ def _evaluation(folder: Path) -> VideoSet:
             table = scores
         else:
             metrics = []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             str(folder / ABOUT), got=f"{type(error).__name__}: {error}", expected="an evaluation", fix="evaluate again"
         ) from error
@@ -109,5 +110,6 @@ def _evaluation(folder: Path) -> VideoSet:
         if metrics and name in table
     ]
     paths = [folder / VIDEOS / f"{number:05d}.mp4" for number in range(len(table))]
-    table = table.assign(path=[str(path) if path.is_file() else None for path in paths])
+    there = [path.is_file() and lies_inside(path, folder) for path in paths]
+    table = table.assign(path=[str(path) if known else None for path, known in zip(paths, there, strict=True)])
     return VideoSet(folder, model, settings, how, table, tuple(metrics))

@@ -132,7 +132,7 @@ def read_answer(path: str | Path) -> Answer:
         raise InputError(str(path), got="no such file", expected="an answer", fix=again)
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(str(path), got="not JSON", expected=f"an answer, {SCHEMA}", fix=again) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:

@@ -28,6 +28,8 @@ IMAGES = ("image", "last_image")
 RESERVED = ("progress", "load", "validate")
 """Arguments that the worker gives, and callbacks, which no job can carry."""
 
+LONGEST_PATH = 4096
+
 
 def new_id(name: str) -> str:
     """An id that nobody had: the name, the time, and six random digits, within [a-z0-9-]{1,64}."""
@@ -104,6 +106,9 @@ def output_path(name: str, value: str, root: Path, artefacts: Path) -> Path:
 
     Raises `InputError` for a path that leaves its place, by `..` or through a symbolic link.
     """
+    if "\0" in value or len(value) > LONGEST_PATH:
+        shown = repr(value[:60])
+        raise InputError(f"--{name}", got=shown, expected="a path", fix="use a short name of letters and digits")
     path = Path(value)
     place = root if path.is_absolute() else artefacts
     target = (place / path).resolve()
@@ -117,7 +122,7 @@ def output_path(name: str, value: str, root: Path, artefacts: Path) -> Path:
 def _input_path(value: str, is_path: bool, here: Path) -> str:
     # Text counts as a path only when it is written like one and something is there: hub ids and prompts stay.
     written_as_path = is_path or os.sep in value
-    if len(value) > 4096 or "\0" in value or not written_as_path:
+    if len(value) > LONGEST_PATH or "\0" in value or not written_as_path:
         return value
     path = here / Path(value).expanduser()
     try:

@@ -285,6 +285,18 @@ def _job(row: sqlite3.Row) -> Job:
     pid, started = values.pop("pid"), values.pop("pid_started")
     values["worker"] = None if pid is None else Identity(pid, started)
     values["state"] = State(values["state"])
-    values["arguments"] = json.loads(values["arguments"])
-    values["result"] = None if values["result"] is None else json.loads(values["result"])
-    return Job(**values)
+    arguments = _object(values["arguments"])
+    values["result"] = None if values["result"] is None else _object(values["result"])
+    if arguments is None:
+        # One row that somebody spoiled must not hide the others.
+        values["message"] = values["message"] or "its arguments in the job table cannot be read; remove it"
+    return Job(**{**values, "arguments": arguments or {}})
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """A JSON object; None for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from pare.files import lies_inside
 from workbench.components.copy_button.component import copy_button
 from workbench.pages.text import file_size, short_path
 
@@ -23,7 +24,7 @@ def student_buttons(folder: Path, *, key: str) -> None:
     """The student's card to download, and for the clipboard its path and the command that copies it."""
     card = folder / CARD
     with st.container(horizontal=True):
-        if card.is_file():
+        if card.is_file() and lies_inside(card, folder):
             st.download_button(
                 "Card (.md)",
                 data=card.read_bytes,

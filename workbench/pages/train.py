@@ -1,12 +1,14 @@
 """Train: start a stage of the distillation with its cost first, watch it, stop it, go on, and look at what came of it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from pare.errors import InputError
 from pare.geometry import DEMO
+from workbench.captions import TABLES, read_captions
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.api import Cost
 from workbench.jobs.device import fastest_device
@@ -215,6 +217,7 @@ def _encode(places: Places, found: Mapping[str, str], *, open_first: bool) -> No
         job = find(places, "distill", arguments)
         busy = job is not None and job.active
         if st.button("Encode", key="train_encode", disabled=busy or not (drawn or videos)):
+            check_videos(places, arguments.get("videos"))
             jobs_of(places).submit("distill", arguments, name="distill-data")
             st.rerun()
         if job is None:
@@ -233,10 +236,30 @@ def _encode(places: Places, found: Mapping[str, str], *, open_first: bool) -> No
         st.fragment(watch, run_every=POLL_SECONDS if busy else None)()
 
 
+def check_videos(places: Places, folder: str | None) -> None:
+    """Raise `InputError` where a caption is missing, and where a video or the table of captions lies outside of the places."""
+    if folder is None:
+        return
+    # Before any is read: what cannot be read is quoted.
+    for path in Path(folder).iterdir():
+        if path.name in TABLES or path.suffix == ".txt":
+            _check_inside(places, path)
+    for video, _ in read_captions(folder):
+        _check_inside(places, video)
+
+
+def _check_inside(places: Places, path: Path) -> None:
+    if places.name_of(path) is None:
+        raise InputError(
+            "folder of videos",
+            got=f"{path.name}, which lies elsewhere",
+            expected="files in the workspace, in data/ or in a folder named at start",
+            fix="copy it in, or start pare app with its folder",
+        )
+
+
 def command_model(model: str) -> str:
     """MODEL as a person here types it."""
-    from pathlib import Path
-
     return short_path(Path(model)) if Path(model).is_absolute() else model
 
 

@@ -67,7 +67,9 @@ def distillations(places: Places) -> list[Job]:
 def training_name(places: Places, job: Job) -> str | None:
     """The `place/relative/path` of a job's training folder, which need not be there yet."""
     try:
-        inside = (Path(str(job.arguments["out"])) / "training").relative_to(places.workspace)
+        out = Path(str(job.arguments["out"]))
+        # Steps like .. would name a folder elsewhere.
+        inside = (out.resolve() / "training").relative_to(places.workspace)
     except (KeyError, ValueError):
         return None
     return f"workspace/{inside.as_posix()}"

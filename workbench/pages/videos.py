@@ -52,7 +52,17 @@ def show_player(
 
 
 def described(places: Places, path: Path, label: str) -> PlayerVideo:
-    """A video's size, length, prompt and seed, and the address under which this server plays it."""
+    """A video's size, length, prompt and seed, and the address under which this server plays it.
+
+    Raises `InputError` for one outside of the places, wherever its name came from.
+    """
+    if places.name_of(path) is None:
+        raise InputError(
+            "video",
+            got=f"{path.name}, which lies elsewhere",
+            expected="one in the workspace, data/ or a folder named at start",
+            fix="pare app FOLDER opens another folder",
+        )
     facts = _facts(str(path), _stamp(path))
     settings = facts["about"].get("settings") or {}
     seed = facts["about"].get("seed", settings.get("seed"))
