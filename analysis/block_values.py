@@ -105,18 +105,26 @@ def block_values(
     sample: int | None = None,
     branch: str | None = None,
     steps: Sequence[int] | None = None,
+    held: Mapping[str, np.ndarray] | None = None,
 ) -> BlockValues:
     """Read one of `LENSES` from a part of the run; quotients are taken cell by cell, before any average.
 
-    Raises `InputError` for a statistic, sample, branch or step that the run does not have.
+    `held` is `run.array(name, run.finished)` of what the lens needs, where the caller has it already; else samples are
+    read. Raises `InputError` for a statistic, sample, branch or step that the run does not have.
     """
     chosen = LENSES[lens]
     step_axis, branch_axis = chosen_axes(run, chosen.statistic, branch, steps)
-    samples = run.finished if sample is None else [sample]
-    values = run.array(chosen.statistic, samples).astype(float)
+    finished = run.finished
+
+    def read(name: str) -> np.ndarray:
+        if held is not None and (sample is None or sample in finished):
+            return held[name] if sample is None else held[name][[finished.index(sample)]]
+        return run.array(name, finished if sample is None else [sample])
+
+    values = read(chosen.statistic).astype(float)
     if chosen.relative:
         with np.errstate(invalid="ignore", divide="ignore"):
-            values = values / run.array("block/input_norm", samples)
+            values = values / read("block/input_norm")
     own_steps = run.manifest.statistics[chosen.statistic].steps
     timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
     return BlockValues(average(values[:, step_axis][:, :, branch_axis], (2,)), timesteps[step_axis])

@@ -136,7 +136,9 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> np
     counts = drawn_counts(samples, seed, draws)
     flat = values.reshape(samples, -1)
     there = ~np.isnan(flat)
-    n = counts @ there
+    if there.all():
+        return (counts @ flat / samples).reshape(draws, *values.shape[1:])
+    n = counts @ there.astype(float)
     means = np.divide(counts @ np.where(there, flat, 0.0), n, out=np.full(n.shape, np.nan), where=n > 0)
     return means.reshape(draws, *values.shape[1:])
 

@@ -1,6 +1,6 @@
 """B − A of two runs: what every head or block does otherwise, with an interval over prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +86,7 @@ def run_difference(
     steps: Sequence[int] | None = None,
     sample: int | None = None,
     seed: int = 0,
+    read: Callable[[Run, str, Sequence[int]], np.ndarray] = Run.array,
 ) -> RunDifference:
     """B − A of a statistic of heads or blocks, or of a lens of `analysis.block_values`, averaged over steps and branches.
 
@@ -93,7 +94,8 @@ def run_difference(
     the cells that both have; samples of one prompt are averaged, and B − A is the mean over prompts. The interval is a
     percentile bootstrap that redraws prompts with all their pairs (Efron, Tibshirani 1993, section 13.3). Runs without
     a common sample are compared by their means, each redrawn by itself. `branch`, `steps` and `sample` (indices of A)
-    choose a part. Raises `InputError` for runs that do not belong together (`match_runs`), and for a statistic, branch
+    choose a part. `read` gives the values of a run's samples [sample, …], for a caller that holds them. Raises
+    `InputError` for runs that do not belong together (`match_runs`), and for a statistic, branch
     or step that one of them lacks.
 
     >>> from pare.geometry import DEMO
@@ -115,7 +117,9 @@ def run_difference(
         )
     rows_a, rows_b = zip(*pairs, strict=True) if pairs else (a.finished, b.finished)
     shared = _shared_steps(a, b, statistic, steps)
-    cells_a, cells_b = (_cells(run, statistic, rows, shared, branches) for run, rows in ((a, rows_a), (b, rows_b)))
+    cells_a, cells_b = (
+        _cells(run, statistic, rows, shared, branches, read) for run, rows in ((a, rows_a), (b, rows_b))
+    )
     if pairs:
         there = ~np.isnan(cells_a) & ~np.isnan(cells_b)
         absent = tuple(np.isnan(cells).all(axis=(0, 1, 2)) for cells in (cells_a, cells_b))
@@ -212,19 +216,24 @@ def _shared_steps(a: Run, b: Run, statistic: str, steps: Sequence[int] | None) -
 
 
 def _cells(
-    run: Run, statistic: str, samples: Sequence[int], steps: Sequence[int], branches: Sequence[str]
+    run: Run,
+    statistic: str,
+    samples: Sequence[int],
+    steps: Sequence[int],
+    branches: Sequence[str],
+    read: Callable[[Run, str, Sequence[int]], np.ndarray],
 ) -> np.ndarray:
     """Float64 [sample, step, branch, block, …] of a statistic or lens; quotients cell by cell."""
 
-    def read(name: str) -> np.ndarray:
+    def part(name: str) -> np.ndarray:
         own_steps, own_branches = measured_at(run.manifest, run.manifest.statistics[name])
         where = [own_steps.index(step) for step in steps], [own_branches.index(one) for one in branches]
-        return run.array(name, list(samples))[:, where[0]][:, :, where[1]].astype(float)
+        return read(run, name, list(samples))[:, where[0]][:, :, where[1]].astype(float)
 
-    values = read(_needs(statistic)[0])
+    values = part(_needs(statistic)[0])
     if statistic in LENSES and LENSES[statistic].relative:
         with np.errstate(invalid="ignore", divide="ignore"):
-            values = values / read("block/input_norm")
+            values = values / part("block/input_norm")
     return values
 
 
@@ -233,6 +242,8 @@ def _by_prompt(values: np.ndarray, prompts: Sequence[tuple[str, str | None]]) ->
     groups: dict[tuple[str, str | None], list[int]] = {}
     for row, prompt in enumerate(prompts):
         groups.setdefault(prompt, []).append(row)
+    if len(groups) == len(values):
+        return values
     return np.stack([average(values[rows], (0,)) for rows in groups.values()])
 
 

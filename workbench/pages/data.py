@@ -154,7 +154,21 @@ def _block_over_timesteps(
 def _blocks(
     folder: str, when: tuple[int, ...], lens: str, sample: int | None, branch: str | None, steps: list[int] | None
 ) -> BlockValues:
-    return block_values(_open(folder, when), lens, sample=sample, branch=branch, steps=steps)
+    run = _open(folder, when)
+    held = {name: block_statistic(run, name) for name in LENSES[lens].needs}
+    return block_values(run, lens, sample=sample, branch=branch, steps=steps, held=held)
+
+
+def block_statistic(run: Run, name: str) -> np.ndarray:
+    """A statistic of blocks of all finished samples [sample, step, branch, block], held between reruns."""
+    return _block_statistic(str(run.folder), stamp(run.folder), name)
+
+
+# A file per sample: opening them is what takes long, and one number per block, branch and step is little to hold.
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _block_statistic(folder: str, when: tuple[int, ...], name: str) -> np.ndarray:
+    run = _open(folder, when)
+    return run.array(name, run.finished)
 
 
 def marks(run: Run, selection: Selection) -> HeadMarks:

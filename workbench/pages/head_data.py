@@ -1,6 +1,6 @@
 """What the Heads page reads beside ratios, cached by the run's folder and the time of its last change."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from analysis.score_ranks import Rank, rank_of
 from analysis.score_table import ENDINGS, read_scores
 from analysis.scores import Scores, pare_scores, projected_energy_scores, random_scores, temporal_attention_scores
 from pare.errors import InputError
-from workbench.pages.data import LOOK_SECONDS, cells, chosen_steps, open_run, ratios, run_names, stamp
+from workbench.pages.data import LOOK_SECONDS, block_statistic, cells, chosen_steps, open_run, ratios, run_names, stamp
 from workbench.places import Places
 from workbench.state import Selection
 from workbench.stored_evidence import find_answers
@@ -181,8 +181,17 @@ def _difference(
 ) -> RunDifference:
     sample, branch, steps = part
     return run_difference(
-        open_run(Path(a)), open_run(Path(b)), statistic, sample=sample, branch=branch, steps=steps
+        open_run(Path(a)), open_run(Path(b)), statistic, sample=sample, branch=branch, steps=steps, read=_held
     )  # fmt: skip
+
+
+def _held(run: Run, name: str, samples: Sequence[int]) -> np.ndarray:
+    """What pages hold of a run's samples, else read."""
+    known = run.finished
+    if not set(samples) <= set(known) or not (name == "self/ratio" or name.startswith("block/")):
+        return run.array(name, samples)
+    held = ratios(run) if name == "self/ratio" else block_statistic(run, name)
+    return held[[known.index(sample) for sample in samples]]
 
 
 def clips(run: Run, places: Places, selection: Selection) -> Clips | None:
