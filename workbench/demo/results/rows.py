@@ -33,10 +33,10 @@ class Budget:
     ratio: float = 0.3
     width_steps: int = 300
     joint_steps: int = 900
-    few_steps_steps: int = 400
+    few_steps_steps: int = 300
     batch: int = 8
     few_steps_batch: int = 8
-    trajectories: int = 64
+    trajectories: int = 48
     seeds: int = 3
     prompts: int = 200
     samples: int = 2048
