@@ -289,7 +289,7 @@ def _job(row: sqlite3.Row) -> Job:
     values["result"] = None if values["result"] is None else _object(values["result"])
     if arguments is None:
         # One row that somebody spoiled must not hide the others.
-        values["message"] = values["message"] or "its arguments in the job table cannot be read; remove it"
+        values["message"] = values["message"] or "its arguments in the job table cannot be read: cancel and remove it"
     return Job(**{**values, "arguments": arguments or {}})
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import streamlit as st
 
+from pare.errors import InputError
 from workbench.components.copy_button.component import copy_button
 from workbench.pages.compare_choice import KINDS, Frame
 from workbench.pages.compare_kind import RUNS, shown_kind
@@ -44,8 +45,14 @@ def show_page(shell: Shell) -> None:
                 lambda now: {"kind": now or kind, "left": None, "right": None, "pair": None, "video_frame": 0},
             ),
         )
+    frame = Frame(text, buttons, left, right)
     with guard("comparison"):
-        SHOWN[kind](shell, Frame(text, buttons, left, right))
+        try:
+            SHOWN[kind](shell, frame)
+        except InputError:
+            if not frame.titled:
+                frame.title(f"These two {KINDS[kind].lower()} cannot be compared")
+            raise
 
 
 def filtered(selection: Selection) -> bool:

@@ -17,7 +17,7 @@ from workbench.report.part import Report
 KINDS = {"runs": "Runs", "masks": "Masks", "students": "Students", "videos": "Videos"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Frame:
     """Where a comparison puts its headline, its two choices, and the buttons that give it away."""
 
@@ -25,9 +25,11 @@ class Frame:
     buttons: DeltaGenerator
     left: DeltaGenerator
     right: DeltaGenerator
+    titled: bool = False
 
     def title(self, words: str) -> None:
         """The one sentence on top."""
+        self.titled = True
         with self.text:
             st.title(plain(words), anchor=False)
 

@@ -1,5 +1,6 @@
 """Evidence: the questions the method raises, each with its answer for the open run's model, and a button that measures it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -102,16 +103,16 @@ def show_page(shell: Shell) -> None:
         unfinished_state(run)
         return
     with guard("evidence"):
+        finished = 0
+        # A job table that cannot be read is said in the sidebar; answers are read without it.
+        with suppress(InputError):
+            finished = finished_jobs(places, "evidence")
         try:
-            found = find_answers(
-                places, run.manifest.model, run.hash, answer_names(places, finished_jobs(places, "evidence"))
-            )
+            found = find_answers(places, run.manifest.model, run.hash, answer_names(places, finished))
         except (InputError, OSError):
             # A folder that went away since the last look.
             answer_names.clear()
-            found = find_answers(
-                places, run.manifest.model, run.hash, answer_names(places, finished_jobs(places, "evidence"))
-            )
+            found = find_answers(places, run.manifest.model, run.hash, answer_names(places, finished))
         text, button = st.columns([4, 1], vertical_alignment="top")
         with text:
             answers = answered(found, selection.question)

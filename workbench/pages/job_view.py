@@ -55,9 +55,10 @@ def progress_line(job: Job) -> str:
     'number 2 in the queue of cpu'
     """
     if job.state is State.QUEUED:
-        return (
+        place = (
             f"number {job.position} in the queue of {job.device}" if job.position else f"in the queue of {job.device}"
         )
+        return f"{place} · {job.message}" if job.message else place
     left = duration(job.eta())
     parts = [
         f"{job.done} of {job.total}" if job.total else "",

@@ -36,7 +36,12 @@ DRAWN = 2048
 
 
 def show_page(shell: Shell) -> None:
-    places, found = shell.places, work.entries(shell.places)
+    places = shell.places
+    try:
+        found = work.entries(places)
+    except InputError:
+        st.title("The trainings here cannot be listed", anchor=False)
+        raise
     if not found:
         st.title("No training yet", anchor=False)
         _start_view(shell)
@@ -58,7 +63,11 @@ def show_page(shell: Shell) -> None:
     with buttons:
         copy_button("Copy link", None, key="copy_link")
     with guard("training"):
-        training = show_watch(places, names[shown])
+        try:
+            training = show_watch(places, names[shown])
+        except InputError:
+            st.title("This training cannot be read", anchor=False)
+            raise
         if training is not None:
             with buttons:
                 _report(training, shell.selection, active=names[shown].active)
