@@ -12,6 +12,7 @@ from analysis.runs import Run
 from pare.geometry import Geometry
 
 PLAIN = ("self/ratio", "self/value_norm", "cross/value_norm")
+ENERGY = ("self/projected_energy", "cross/projected_energy")
 ROWS = ("self/entropy", "self/entropy_error", "self/first_frame_share", "self/first_frame_share_error")
 MAP, MAP_STEPS, MAP_SAMPLES = "self/frame_map", 5, 2
 # As often as the bundled run has them.
@@ -63,7 +64,7 @@ def _manifest(size: Size) -> Manifest:
     every = range(size.samples)
     statistics = {name: _statistic(name, size) for name in PLAIN}
     if size.everything:
-        statistics["self/projected_energy"] = _statistic("self/projected_energy", size, every[::ENERGY_EVERY])
+        statistics |= {name: _statistic(name, size, every[::ENERGY_EVERY]) for name in ENERGY}
         statistics |= {name: _statistic(name, size, every[::ROWS_EVERY]) for name in ROWS}
         statistics[MAP] = _statistic(MAP, size, every[:: max(1, size.samples // MAP_SAMPLES)])
     blocks = BLOCK_STATISTICS if size.everything else tuple(BLOCK_STATISTICS)[:3]
