@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +65,21 @@ def test_help_and_import_are_quick_and_bring_no_torch():
         code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         assert done.stdout.strip() == "[]", modules
-    # Time on the processor, so that whatever else this machine does while the tests run is not counted.
-    seconds = []
+    # On the processor and against what the command line is made of, so that neither load nor a slow machine fails it; the
+    # seconds are told by benchmarks/app.py.
+    libraries = [sys.executable, "-c", "import typer.rich_utils, pydantic"]
+    own, theirs = [], []
     for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert pare("--help").returncode == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) <= 0.5
+        own.append(processor_seconds(lambda: pare("--help")))
+        theirs.append(processor_seconds(lambda: subprocess.run(libraries, capture_output=True)))
+    assert min(own) <= 4 * min(theirs)
+
+
+def processor_seconds(command: Callable[[], subprocess.CompletedProcess]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert command().returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_every_command_is_listed_and_explains_itself(capsys):

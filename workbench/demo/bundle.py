@@ -1,8 +1,8 @@
 """Makes the runs that come with the project from the demo model: `python -m workbench.demo.bundle`.
 
 `data/runs/demo` is a calibration capture (10 timesteps of latents that the model generated), `data/runs/demo-videos` a few whole
-generations with their videos, `data/runs/demo-NAME` the same generations by the shipped student of that name, where it is there. All
-are resumed when they were cut off, and end with the same bytes.
+generations with their videos, `data/runs/demo-NAME` the same generations by the shipped student of that name, where it is there.
+All are resumed when they were cut off, and end with the same bytes.
 """
 
 import argparse

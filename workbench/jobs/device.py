@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -31,13 +30,12 @@ def check_device(device: str) -> str:
 def fastest_device() -> str:
     """cuda:0 where there is an NVIDIA GPU and a torch that can use it, mps on Apple silicon, else cpu."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if not _torch_for_cpu() and not hidden and (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+    # Reading what is installed takes longest, so it is asked last.
+    if not hidden and (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")) and not _torch_for_cpu():
         return "cuda:0"
     return "mps" if sys.platform == "darwin" and platform.machine() == "arm64" else "cpu"
 
 
-# What is installed stays so while the process lives; reading its metadata takes longer than all the rest.
-@cache
 def _torch_for_cpu() -> bool:
     try:
         return version("torch").endswith("+cpu")
