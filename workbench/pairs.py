@@ -14,13 +14,14 @@ By: TypeAlias = Literal["prompt and seed", "file name", "order"]
 
 @dataclass(frozen=True)
 class StoredVideo:
-    """A video file and what it says of itself; None where it does not say."""
+    """A video file and what it says of itself; None where it does not say. `how`: its mask and its router, where it has one."""
 
     path: Path
     prompt: str | None = None
     seed: int | None = None
     model_id: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    how: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def known(self) -> bool:
@@ -127,7 +128,22 @@ def _described(path: Path) -> StoredVideo:
         seed=seed if isinstance(seed, int) else None,
         model_id=str(model.get("model_id")) if isinstance(model, dict) else None,
         settings=settings,
+        how=_how(about),
     )
+
+
+def _how(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of `pare generate` for the mask and the router that a video names.
+
+    >>> _how({"routing": {"router": "importance", "budget": {"k_min": 4.0, "k_max": 4.0}}})
+    {'router': 'importance', 'k_min': 4.0, 'k_max': 4.0}
+    """
+    mask, routing = about.get("mask"), about.get("routing")
+    found = {"mask": mask.get("name")} if isinstance(mask, dict) else {}
+    if isinstance(routing, dict):
+        budget = routing.get("budget")
+        found |= {"router": routing.get("router"), **(budget if isinstance(budget, dict) else {})}
+    return {name: value for name, value in found.items() if isinstance(value, str | int | float)}
 
 
 def _by_key(videos: Iterable[StoredVideo]) -> dict[tuple[str | None, int | None], StoredVideo]:

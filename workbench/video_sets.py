@@ -79,7 +79,7 @@ def _loose(place: Path) -> VideoSet:
         )
     rows = [{"prompt": video.prompt, "seed": video.seed, "path": str(video.path)} for video in known]
     model = {"model_id": known[0].model_id}
-    return VideoSet(place, model, known[0].settings, {}, pd.DataFrame(rows), ())
+    return VideoSet(place, model, known[0].settings, known[0].how, pd.DataFrame(rows), ())
 
 
 def _evaluation(folder: Path) -> VideoSet:

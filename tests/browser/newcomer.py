@@ -20,6 +20,8 @@ BLOCK, HEAD = 1, 3
 """The head that moves the velocity most when it is off."""
 BLOCKS, HEADS = 8, 10
 HALF = BLOCKS // 2
+LAST = 16
+"""The last video frame, where what an ablation changed shows most."""
 WAITS = 3 * PATIENCE_MS
 """For what a job makes while other work is on the machine."""
 
@@ -135,7 +137,7 @@ def ablate(page: Page, shot: Shot) -> None:
     player = page.locator(".st-key-ablation_player .player")
     plays(player, ("dense", f"without block {BLOCK}, head {HEAD}"))
     settled(page)
-    rest_at_the_end(page, player)
+    rest(page, player, "End", LAST)
     shot("ablated", page.get_by_role("heading", name=f"Without block {BLOCK}, head {HEAD}"), player)
 
 
@@ -148,12 +150,12 @@ def plays(player: Locator, labels: tuple[str, str]) -> None:
     expect(player.locator(".lines")).to_contain_text(re.compile(r"PSNR, .+ against dense [\d.]+ dB"))
 
 
-def rest_at_the_end(page: Page, player: Locator) -> None:
-    """The last video frame, where what was changed shows most."""
+def rest(page: Page, player: Locator, key: str, frame: int) -> None:
+    """Moves the player to a video frame, which the link takes over."""
     player.locator(".strip").focus()
-    page.keyboard.press("End")
-    expect(player).to_have_attribute("data-shown", "16")
-    page.wait_for_url(re.compile(r"[?&]vf=16(&|$)"))
+    page.keyboard.press(key)
+    expect(player).to_have_attribute("data-shown", str(frame))
+    page.wait_for_url(re.compile(rf"[?&]vf={frame}(&|$)") if frame else re.compile(r"^((?!vf=).)*$"))
     settled(page)
 
 
@@ -183,6 +185,7 @@ def preview(page: Page, steps: int, shot: Shot) -> None:
     player = page.locator(".st-key-preview_player .player")
     plays(player, ("dense", "masked"))
     settled(page)
+    rest(page, player, "Home", 0)
     shot("masked", page.locator(".st-key-mask_step"), page.locator(".st-key-student_step"), player)
 
 
@@ -214,7 +217,8 @@ def compare_students(page: Page, shot: Shot) -> list[list[str]]:
     )
     settled(page)
     assert f"p={RATIO:g}" in page.url and "tt=0.2" in page.url, "a link keeps the selection"
-    shot("compare-student", page.locator("h1"), page.get_by_text("Active: in the blocks of a mean step"))
+    tables = (page.locator(f".st-key-compare_table_student_{name}") for name in ("sizes", "settings"))
+    shot("compare-student", page.locator("h1"), *tables)
     return rows(page.locator(".st-key-compare_table_student_sizes"))
 
 
@@ -236,7 +240,7 @@ def route_at_half(page: Page, steps: int, shot: Shot) -> None:
     settled(page)
     expect(page.locator("h1")).to_contain_text(f"{HALF:.2f} of {BLOCKS} blocks a step")
     expect(page.get_by_text("50.0%")).to_be_visible()
-    shot("route", page.locator("h1"), page.locator(".lanes"), page.get_by_role("button", name="Decision table"))
+    shot("route", page.locator("h1"), page.locator(".lanes"), page.get_by_test_id("stCode").first)
     set_steps(page, steps)
     page.get_by_role("button", name="Generate at this budget").click()
     player = page.locator(".st-key-route_player .player")
@@ -254,6 +258,7 @@ def compare_videos(page: Page, shot: Shot) -> list[list[str]]:
     between = page.locator(".st-key-compare_table_between")
     expect(between).to_be_visible(timeout=WAITS)
     settled(page)
+    expect(page.locator(".st-key-compare_table_videos_making")).to_contain_text("importance")
     shot("compare-videos")
     return rows(between)
 

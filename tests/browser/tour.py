@@ -29,7 +29,7 @@ from workbench.jobs.api import open_workspace
 
 WIDTH, HEIGHT, MARGIN, COLOURS = 1440, 900, 16, 256
 STEPS = 20
-TRAINING = ("--samples", "96"), ("--train-steps", "60", "--batch", "8", "--warmup", "10", "--validate-every", "20")
+TRAINING = ("--samples", "96"), ("--train-steps", "40", "--batch", "8", "--warmup", "10", "--validate-every", "10")
 """A short training, so that the Train page has one to show: the flags of its samples and its own."""
 PAGES = {
     "heads": f"?block={BLOCK}&head={HEAD}",
@@ -49,6 +49,9 @@ PAGES = {
 def save(page: Page, path: Path, parts: tuple[Locator, ...] = ()) -> None:
     """A picture of the window, or of what the parts cover with a margin, in few colours."""
     clip = None
+    if not parts and page.get_by_test_id("stMain").count():
+        # A click below has scrolled there.
+        page.get_by_test_id("stMain").evaluate("(main) => main.scrollTo(0, 0)")
     if parts:
         if not all(inside(page, part) for part in parts):
             # What lies below would have to be scrolled to; a taller window has it at once.

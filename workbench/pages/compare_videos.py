@@ -102,15 +102,17 @@ def _show_effects(effects: pd.DataFrame, tables: JobTables | None, folders: tupl
     if effects.empty:
         st.markdown("Neither the sets' own scores nor a measuring of them is there for both.")
         return
-    show_chart(
-        metric_effects(effects),
-        key="metric_effects",
-        alt="B − A of every metric over its spread between prompts, largest first, with 95 % intervals around 0.",
-        table=effects,
-        python=python,
-        command=command_line("compare", *(short_path(folder) for folder in folders)),
-        name="metric-effects",
-    )
+    sized = bool(effects["effect"].notna().any())
+    if sized:
+        show_chart(
+            metric_effects(effects),
+            key="metric_effects",
+            alt="B − A of every metric over its spread between prompts, largest first, with 95 % intervals around 0.",
+            table=effects,
+            python=python,
+            command=command_line("compare", *(short_path(folder) for folder in folders)),
+            name="metric-effects",
+        )
     rows = [
         (plain(row.title), plain(row.group), plain(row.unit), f"{row.mean_a:.3g}", f"{row.mean_b:.3g}",
          signed(row.difference) + (" \\*" if row.clear else ""), interval(row.low, row.high), row.n)
@@ -120,6 +122,8 @@ def _show_effects(effects: pd.DataFrame, tables: JobTables | None, folders: tupl
     st.caption(
         "Largest effect first: B − A over the spread between prompts. \\* the interval over prompts leaves 0 out; of "
         "many metrics some do by chance."
+        if sized
+        else "One pair has no spread between prompts, so no effect has a size here, and no interval."
     )
     if tables is not None and not tables.both.empty:
         between = [
@@ -165,7 +169,10 @@ def _show_pair(
         st.markdown(f"The video of {' and of '.join(missing)} is not on disk.")
         return
     st.caption(plain(f"{row['prompt']} · seed {row['seed']}"))
-    videos = {f"{side} · {name}": Path(row[f"path_{side.lower()}"]) for side, name in zip("AB", chosen, strict=True)}
+    videos = {
+        f"{side} · {Path(name).stem}": Path(row[f"path_{side.lower()}"])
+        for side, name in zip("AB", chosen, strict=True)
+    }
     show_player(shell.places, videos, selection, tallest=240, key="compare_player")
 
 

@@ -200,12 +200,12 @@ def _show_student(
         if parameters and dense:
             st.markdown(f"Made: {parameters:,} of {dense:,} parameters ({parameters / dense:.0%}). Its folder:")
         show_student_folder(folder, key="student")
-        teacher = resolve(run.model_id).path
-        if teacher is not None:
-            compare_link(places, selection, "students", teacher, folder, "Compare it with the teacher")
         for note in job.result.get("notes") or []:
             st.caption(plain(note))
     copy_button("Copy as command line", prune_command(run), key="copy_prune_command")
+    teacher = resolve(run.model_id).path
+    if folder is not None and teacher is not None:
+        compare_link(places, selection, "students", teacher, folder, "Compare it with the teacher")
     return job
 
 
