@@ -92,10 +92,13 @@ def _write(source: Path, target: Path, base: Path, storage: str, captions: int) 
     files = sorted((source / "transformer").glob("*.safetensors"))
     tensors = {name: tensor for path in files for name, tensor in load_file(path).items()}
     precision = getattr(torch, storage)
-    stored = {
-        name: tensor.to(precision if tensor.ndim > 1 and name.endswith(".weight") else torch.float16).contiguous()
-        for name, tensor in tensors.items()
-    }
+
+    def stored_as(name: str, tensor: torch.Tensor) -> torch.dtype:
+        # A router is small, and what it decides should not hang on how it is stored.
+        matrix = tensor.ndim > 1 and name.endswith(".weight") and not name.startswith("router.")
+        return precision if matrix else torch.float16
+
+    stored = {name: tensor.to(stored_as(name, tensor)).contiguous() for name, tensor in tensors.items()}
     (target / "transformer").mkdir(parents=True)
     save_file(stored, str(target / "transformer" / FILE), metadata={"format": "pt"})
     shutil.copyfile(source / "transformer" / "config.json", target / "transformer" / "config.json")
@@ -113,8 +116,8 @@ def _write(source: Path, target: Path, base: Path, storage: str, captions: int) 
 
 ## As shipped
 
-Matrices are stored as {storage}, the rest as float16; every loader turns them into the precision that it is asked for.
-What that changes of the velocity, over the velocity's own size: {words}. Text encoder, tokenizer and VAE are links to
+Matrices of the blocks are stored as {storage}, the rest as float16; every loader turns them into the precision that it is asked
+for. What that changes of the velocity, over the velocity's own size: {words}. Text encoder, tokenizer and VAE are links to
 those of the teacher.
 """
     write_bytes(target / CARD, text.encode())
