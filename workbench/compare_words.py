@@ -87,10 +87,14 @@ def videos_sentence(effects: pd.DataFrame, pairs: int) -> str:
 
     >>> videos_sentence(pd.DataFrame(columns=["clear", "title", "difference", "unit"]), 3)
     '3 pairs of videos, not scored yet'
+    >>> videos_sentence(pd.DataFrame([{"clear": False, "title": "flicker", "difference": 0.1, "unit": ""}]), 1)
+    '1 pair of videos: one prompt does not tell a difference from chance'
     """
     count = f"{pairs} pair{'s' if pairs != 1 else ''} of videos"
     if effects.empty:
         return f"{count}, not scored yet"
+    if pairs == 1:
+        return f"{count}: one prompt does not tell a difference from chance"
     clear = effects[effects["clear"].astype(bool)]
     if clear.empty:
         return f"{count}: no metric differs by more than chance between prompts"

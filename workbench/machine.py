@@ -171,7 +171,9 @@ def look_at_workspace(workspace: Path) -> Finding:
     if table.exists() and not os.access(table, os.W_OK):
         return Finding("workspace", "fail", f"{table} cannot be written", f"chmod u+rw {table}")
     return Finding(
-        "workspace", "ok", f"{workspace} can be written" + ("" if workspace.exists() else ", and is not there yet")
+        "workspace",
+        "ok",
+        f"{_typed(workspace)} can be written" + ("" if workspace.exists() else ", and is not there yet"),
     )
 
 
@@ -247,6 +249,12 @@ def from_json(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
 def to_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """Findings as JSON values."""
     return [asdict(each) for each in findings]
+
+
+def _typed(path: Path) -> Path:
+    """A path as it would be typed here, which names no more of the machine than it must."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) and path != here else path
 
 
 def _existing(path: Path) -> Path:

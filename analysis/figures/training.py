@@ -37,7 +37,7 @@ def loss_curves(
     for (color, dash, symbol), name in zip(_endless(len(losses)), losses, strict=True):
         rows = curves[np.isfinite(curves[name]) & (curves[name] > 0)]
         few = len(rows) < 40
-        line: Mark = {"type": "scatter", "name": name, "x": rows["step"], "y": rows[name]}
+        line: Mark = {"type": "scatter", "name": name, "x": rows["step"], "y": rows[name], "cliponaxis": False}
         line |= {"mode": "lines+markers" if few else "lines", "marker": {"symbol": symbol, "size": 6, "color": color}}
         line |= {"line": {"color": color, "dash": dash, "width": 2.5 if name == "loss" else 1.5}}
         traces.append(line | {"hovertemplate": f"%{{y:.4g}} (n {samples})"})
@@ -63,7 +63,13 @@ def logged_curve(curves: pd.DataFrame, column: str, name: str, *, log: bool = Fa
     color = LINES[0][0]
     line: Mark = {"type": "scatter", "x": rows["step"], "y": rows[column], "line": {"color": color, "width": 1.5}}
     line |= {"mode": "lines+markers" if len(rows) < 40 else "lines", "hovertemplate": "%{y:.4g}<extra></extra>"}
-    scale = {"type": "log", "exponentformat": "power", "nticks": 6} if log else {"exponentformat": "power", "nticks": 6}
+    scale: Mark = {"exponentformat": "power", "nticks": 6}
+    if log:
+        positive = rows[column][rows[column] > 0]
+        scale["type"] = "log"
+        # Over several decades the steps between them would stand too close.
+        if len(positive) and positive.max() > 20 * positive.min():
+            scale = {"type": "log", "exponentformat": "power", "dtick": 1}
     return make_figure([line], x={"name": "step"}, y={"name": name, **scale}, height=height)
 
 

@@ -68,6 +68,8 @@ def first_look(page: Page, address: str, shot: Shot) -> None:
     expect(page.get_by_role("heading", name="Residual per block and timestep")).to_be_visible()
     expect(page.locator(".st-key-run_video .player[data-shown='0']")).to_be_visible()
     shot("first-look")
+    residual = page.get_by_role("heading", name="Residual per block and timestep")
+    shot("first-videos", residual, page.locator(".st-key-run_video .player"))
 
 
 def drag_a_threshold(page: Page, sent: list[object], shot: Shot) -> tuple[str, float]:
@@ -258,6 +260,7 @@ def compare_videos(page: Page, shot: Shot) -> list[list[str]]:
     between = page.locator(".st-key-compare_table_between")
     expect(between).to_be_visible(timeout=WAITS)
     settled(page)
+    expect(page.locator("h1")).to_contain_text("one prompt does not tell a difference from chance")
     expect(page.locator(".st-key-compare_table_videos_making")).to_contain_text("importance")
     shot("compare-videos")
     return rows(between)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
@@ -27,9 +28,13 @@ from tests.browser.waiting import PATIENCE_MS
 from tests.ports import find_free_port
 from workbench.jobs.api import open_workspace
 
-WIDTH, HEIGHT, MARGIN, COLOURS = 1440, 900, 16, 256
+WIDTH, HEIGHT, MARGIN = 1440, 900, 16
+COLOURS, COMMON = 256, 32
 STEPS = 20
-TRAINING = ("--samples", "96"), ("--train-steps", "40", "--batch", "8", "--warmup", "10", "--validate-every", "10")
+TRAINING = (
+    ("--samples", "96"),
+    ("--train-steps", "40", "--batch", "8", "--warmup", "10", "--validate-every", "10", "--held-out", "16"),
+)
 """A short training, so that the Train page has one to show: the flags of its samples and its own."""
 PAGES = {
     "heads": f"?block={BLOCK}&head={HEAD}",
@@ -60,13 +65,25 @@ def save(page: Page, path: Path, parts: tuple[Locator, ...] = ()) -> None:
         clip = around([box for part in parts if (box := part.first.bounding_box())], page)
     picture = Image.open(BytesIO(page.screenshot(clip=clip) if clip else page.screenshot()))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Coverage keeps rare colours, such as those of a small map, which population would merge.
-    few = picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = in_few_colours(picture.convert("RGB"))
     few.save(path, optimize=True)
     if page.viewport_size != {"width": WIDTH, "height": HEIGHT}:
         page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
         settled(page)
     print(f"{path} · {path.stat().st_size / 1000:.0f} kB", file=sys.stderr)
+
+
+def in_few_colours(picture: Image.Image) -> Image.Image:
+    """The picture with a palette: its commonest colours as they are, the others by the nearest of a few."""
+    pixels = np.asarray(picture, np.uint32) @ [1 << 16, 1 << 8, 1]
+    found, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+    colours = found[:, None] >> np.array([16, 8, 0]) & 255
+    rest = picture.quantize(COLOURS - COMMON, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = np.concatenate([colours[np.argsort(-counts)[:COMMON]], np.reshape(rest, (-1, 3))])
+    nearest = ((colours[:, None].astype(int) - palette) ** 2).sum(axis=2).argmin(axis=1)
+    few = Image.fromarray(nearest.astype(np.uint8)[places].reshape(pixels.shape), "P")
+    few.putpalette(palette.astype(np.uint8).tobytes())
+    return few
 
 
 def inside(page: Page, part: Locator) -> bool:
@@ -94,7 +111,7 @@ def take_tour(browser: Browser, address: str, out: Path, steps: int) -> dict[str
 
     def shot(name: str, *parts: Locator) -> None:
         links[name] = page.url.removeprefix(f"{address}/")
-        save(page, out / f"{len(links):02d}-{name}.png", parts)
+        save(page, out / f"{name}.png", parts)
 
     with tempfile.TemporaryDirectory() as folder:
         walk(page, address, Path(folder), steps=steps, shot=shot)

@@ -33,7 +33,8 @@ STYLE = """<style>
 [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; height: 1.5rem; }
 [class*="st-key-corner_"] button { min-height: 1.5rem; padding: 0 0.4rem; font-size: 0.8rem; opacity: 0.75; }
 [class*="st-key-corner_"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
-:is(.st-key-report, .st-key-mask_safetensors, .st-key-mask_json, .st-key-student_card, [class*="st-key-csv_"]) button {
+:is(.st-key-report, .st-key-mask_safetensors, .st-key-mask_json, .st-key-student_card, .st-key-trained_card,
+  .st-key-doctor_again, [class*="st-key-csv_"]) button {
   min-height: 32px; padding: 2px 12px; font-size: 14px;
 }
 [data-testid="stPopoverBody"] code { font-size: 0.8rem; }
