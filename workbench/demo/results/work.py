@@ -154,7 +154,7 @@ class Bench:
             def held(model: str, **options: Any) -> Any:
                 if not loaded:
                     loaded.append(load_pipeline(model, **options))
-                    # A third of the time of a video, and the same velocities but for rounding.
+                    # A sixth of a video's time is saved, and velocities are the same but for rounding.
                     compact.enter_context(compact_text(loaded[0].transformer))
                 return loaded[0]
 
