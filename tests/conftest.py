@@ -11,6 +11,9 @@ from tests.ports import find_free_port
 
 # Tiny tensors gain nothing from a second thread, and lose much when tests share the cores. Set before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Equal weights must give equal numbers. Without this MKL's last bits depend on where a tensor lies in memory, and a loaded
+# file's tensors lie elsewhere than fresh ones (seen on processors without AVX-512).
+os.environ["MKL_CBWR"] = "AUTO,STRICT"
 # What the shell says to the app, to Streamlit or to a launcher is not said to the tests.
 for _name in [name for name in os.environ if name.startswith(("PARE_", "STREAMLIT_"))] + [
     "RANK",
