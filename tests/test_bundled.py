@@ -1,6 +1,8 @@
 """What ships in data/: sizes, agreement of the runs with the model, and how fast the bundled run opens."""
 
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,13 @@ from diffusers import WanPipeline
 
 import pare.transformer  # noqa: F401 (a student's class)
 from analysis.runs import Run
-from pare.geometry import DEMO
+from pare.geometry import DEMO, read_json
 from pare.reference import model_identity
+from workbench.video_sets import open_videos
 
 STUDENTS = sorted(path.parent for path in (DEMO.parent / "students").glob("*/model_index.json"))
+EVALUATIONS = sorted(path.parent for path in (DEMO.parent / "evaluations").glob("*/evaluation.json"))
+RESULTS = Path(__file__).parents[1] / "docs" / "results.md"
 RUNS = sorted(path for path in (DEMO.parent / "runs").iterdir() if path.is_dir())
 
 
@@ -42,6 +47,31 @@ def test_a_shipped_student_shows_what_the_bundled_model_shows(student):
         (each.prompt, each.seed) for each in dense.manifest.samples
     ]
     assert set(own.videos) == set(dense.videos)
+
+
+def test_the_bundled_model_and_every_student_are_evaluated_on_the_same_prompts_and_seeds():
+    assert [folder.name for folder in EVALUATIONS] == sorted(["demo", *(student.name for student in STUDENTS)])
+    shown = set()
+    for folder in EVALUATIONS:
+        found = open_videos(folder)
+        student = DEMO.parent / "students" / folder.name
+        assert dict(found.model) == model_identity("demo" if folder.name == "demo" else str(student))
+        assert found.scored and all(Path(path).is_file() for path in found.table["path"])
+        shown.add(tuple(zip(found.table["prompt"], found.table["seed"], strict=True)))
+    assert len(shown) == 1 and len(next(iter(shown))) == 20
+
+
+def test_the_page_says_of_them_what_their_files_say():
+    lines = [line for line in RESULTS.read_text("utf-8").splitlines() if line.startswith("|")]
+    for folder in EVALUATIONS:
+        title = "teacher" if folder.name == "demo" else f"{folder.name}:"
+        (line,) = [line for line in lines if re.match(rf"\| {title}", line) and line.count("[") == 6]
+        oracle = read_json(folder / "evaluation.json")["oracle"]
+        told = [
+            f"{100 * each['share']:.0f} [{100 * each['low']:.0f}, {100 * each['high']:.0f}]"
+            for each in (oracle[name] for name in ("digit", "colour", "direction", "speed", "consistent"))
+        ]
+        assert [cell.strip() for cell in line.split("|")[3:8]] == told
 
 
 @pytest.mark.parametrize("folder", STUDENTS, ids=lambda path: path.name)
