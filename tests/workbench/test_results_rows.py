@@ -65,7 +65,7 @@ def test_what_rows_share_is_done_once_and_before_what_needs_it(demo):
     jobs = jobs_of(demo[1])
     names = [(job.kind, job.name) for job in jobs]
     assert len(set(names)) == len(names)
-    assert names.count(("training", "pare-s0.width300")) == 1
+    assert names.count(("training", "pare-s0.width1200")) == 1
     made = set()
     for job in jobs:
         if job.source is not None:
@@ -76,7 +76,7 @@ def test_what_rows_share_is_done_once_and_before_what_needs_it(demo):
     assert seeds == sorted(seeds)
     trainings = [job for job in jobs if job.kind == "training"]
     # Stage I of PARE, width only, four steps and the timestep-only router is one training a seed.
-    assert sum(job.name.endswith(".width300") and job.name.count(".") == 1 for job in trainings if job.seed == 1) == 1
+    assert sum(job.name.endswith(".width1200") and job.name.count(".") == 1 for job in trainings if job.seed == 1) == 1
 
 
 def test_rows_are_chosen_by_key_and_the_teacher_stays():

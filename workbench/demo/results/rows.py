@@ -31,18 +31,18 @@ class Budget:
     """
 
     ratio: float = 0.3
-    width_steps: int = 300
-    joint_steps: int = 900
-    few_steps_steps: int = 300
-    batch: int = 8
-    few_steps_batch: int = 8
+    width_steps: int = 1200
+    joint_steps: int = 3600
+    few_steps_steps: int = 1200
+    batch: int = 2
+    few_steps_batch: int = 2
     trajectories: int = 48
     seeds: int = 3
     prompts: int = 200
     samples: int = 2048
     learning_rate: float = 5e-4
-    joint_rate: float = 1e-3
-    router_rate: float = 5e-3
+    joint_rate: float = 5e-4
+    router_rate: float = 2.5e-3
     few_steps_rate: float = 1e-4
 
     @property
@@ -126,7 +126,7 @@ def all_rows(budget: Budget, static_blocks: int) -> tuple[Row, ...]:
 
     >>> rows = all_rows(Budget(), 4)
     >>> {row.steps for row in rows if row.stages}
-    {1200}
+    {4800}
     """
     first, second = budget.width_steps, budget.joint_steps
 

@@ -25,7 +25,7 @@ from workbench.demo.results.store import compact
 SCHEMA, SCORES_SCHEMA = "pare-results/1", "pare-results-scores/1"
 RECORD, EVALUATIONS, SCORES, STUDENTS = "results.json", "evaluations", "scores", "students"
 CARD = "README.md"
-WARMUP, CHECKPOINT_EVERY = 30, 25
+WARMUP, CHECKPOINT_EVERY = 120, 100
 # What decides which jobs there are and stands in their names.
 NAMED = ("seeds", "width_steps", "joint_steps", "few_steps_steps")
 
