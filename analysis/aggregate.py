@@ -56,17 +56,21 @@ def read_cells(
     sample: int | None = None,
     branch: str | None = None,
     steps: Sequence[int] | None = None,
+    cell: tuple[int, int] | None = None,
 ) -> Cells:
     """The statistic `name` over [step, branch, block, head] of one sample, or of all from the run's summary.
 
-    Raises `InputError` for a statistic, sample, branch or step that the run does not have.
+    With `cell`, a (block, head), no more than that head is read, and its axes are 1 long. Raises `InputError` for a
+    statistic, sample, branch or step that the run does not have.
     """
     step_axis, branch_axis = chosen_axes(run, name, branch, steps)
     if sample is None:
-        summary = run.summary(name)
+        summary = run.summary(name, cell)
         n, mean, std = summary["n"], summary["mean"], summary["std"]
     else:
-        mean = run.array(name, [sample])[0]
+        shape = run.manifest.statistics[name].shape
+        own = shape if cell is None else (*shape[:2], 1, 1, *shape[4:])
+        mean = run.sample(sample, [name], cell).get(name, np.full(own, np.nan, np.float32))
         n, std = (~np.isnan(mean)).astype(np.int32), np.full_like(mean, np.nan)
     chosen = np.ix_(step_axis, branch_axis)
     own_steps = run.manifest.statistics[name].steps
@@ -106,10 +110,30 @@ def mean_frame_map(
     The mean over samples, steps and branches; each row of a map sums to 1. None where this part of the run has no map:
     maps are kept at some steps, on one branch and for some samples.
     """
+    return _frame_maps(run, sample, branch, steps, None)
+
+
+def head_frame_map(
+    run: Run,
+    block: int,
+    head: int,
+    *,
+    sample: int | None = None,
+    branch: str | None = None,
+    steps: Sequence[int] | None = None,
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """The same of one head [frame_q, frame_k]; no other head is read, which for a large model takes long."""
+    found = _frame_maps(run, sample, branch, steps, (block, head))
+    return None if found is None else (found[0][0, 0], *found[1:])
+
+
+def _frame_maps(
+    run: Run, sample: int | None, branch: str | None, steps: Sequence[int] | None, cell: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray, int] | None:
     if "self/frame_map" not in run.statistics:
         return None
     try:
-        cells = read_cells(run, "self/frame_map", sample=sample, branch=branch, steps=steps)
+        cells = read_cells(run, "self/frame_map", sample=sample, branch=branch, steps=steps, cell=cell)
     except InputError:
         return None
     if not cells.samples:
@@ -143,6 +167,9 @@ def average(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     [2.0, nan]
     """
     there = ~np.isnan(values)
+    # Nearly always nothing is missing, and then there is nothing to count, which takes most of the time.
+    if there.all() and values.size:
+        return np.asarray(values.mean(axis=axes, dtype=np.float64))
     count = there.sum(axis=axes)
     total = np.where(there, values, 0.0).sum(axis=axes, dtype=np.float64)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from analysis.importance import run_importance
 from analysis.runs import Run
 from analysis.score_table import ENDINGS, is_table, read_scores
-from analysis.scores import projected_energy_scores, random_scores, temporal_attention_scores
+from analysis.scores import Scores, random_scores, run_scores
 from pare.errors import InputError
 from pare.geometry import Geometry
 
@@ -37,14 +37,15 @@ def head_scores(
     weights: Path | None = None,
     branch: str | None = None,
     seed: int = 0,
+    read: Callable[[Run, str, str | None], Scores] = run_scores,
 ) -> HeadScores:
     """Scores of every head of a model by the scorer of this name, or from a table (a file that ends in .csv, .parquet,
     or .jsonl for a sweep).
 
     `pare` (Eq. 3), `projected_energy` and `temporal_attention` (1 − r; cross-attention, which has none, by Eq. 3) need the
     `run`, `magnitude` the folder of the transformer's `weights`, `random` nothing but its seed. A table without
-    cross-attention is completed by the run's Eq. 3. Raises InputError for an unknown scorer and for what it needs and is
-    not there.
+    cross-attention is completed by the run's Eq. 3. `read` gives the scores that are read from a run's samples, where the
+    caller holds them. Raises InputError for an unknown scorer and for what it needs and is not there.
     """
     check_scorer(scorer)
     if is_table(scorer):
@@ -65,12 +66,12 @@ def head_scores(
     if scorer == "projected_energy":
         if branch is not None:
             run.branch_index(branch)
-        energy = projected_energy_scores(run, branch)
+        energy = read(run, scorer, branch)
         return HeadScores({kind: energy.score(kind) for kind in ("self", "cross")}, {"scorer": scorer})
     if scorer == "temporal_attention":
         if branch is not None:
             run.branch_index(branch)
-        own = temporal_attention_scores(run, branch).score("self")
+        own = read(run, scorer, branch).score("self")
         source = {"scorer": scorer, "cross_scorer": "pare"}
         return HeadScores({"self": own, "cross": run_importance(run, branch)["cross"]}, source)
     return HeadScores(run_importance(run, branch), {"scorer": scorer})

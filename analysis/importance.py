@@ -30,12 +30,16 @@ def head_importance(value_norm: np.ndarray, timesteps: np.ndarray, output_weight
     >>> head_importance(norms, np.array([1000.0]), np.ones((1, 3))).round(3).tolist()
     [[0.693, 1.386, 2.079]]
     """
-    value_norm = np.asarray(value_norm, float)
-    there = ~np.isnan(value_norm)
-    n = there.sum(axis=(0, 2))
-    total = np.where(there, value_norm, 0.0).sum(axis=(0, 2))
-    mean = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
-    return np.einsum("t,tbh->bh", timestep_weight(timesteps), mean) * output_weight_norm
+    return norm_over_timesteps(value_norm, timesteps) * output_weight_norm
+
+
+def norm_over_timesteps(value_norm: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
+    """Σ_t w(t)·‖ṽ_ij‖_F, the norms [sample, step, branch, block, head] averaged at each step: [block, head].
+
+    >>> norm_over_timesteps(np.full((2, 1, 1, 1, 3), 2.0), np.array([1000.0])).round(3).tolist()
+    [[1.386, 1.386, 1.386]]
+    """
+    return np.einsum("t,tbh->bh", timestep_weight(timesteps), average(np.asarray(value_norm), (0, 2)))
 
 
 def protected(importance: np.ndarray, roles: np.ndarray, alpha: float = ALPHA) -> np.ndarray:

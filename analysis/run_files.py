@@ -46,8 +46,13 @@ def moments_path(folder: Path, index: int) -> Path:
     return folder / "moments" / f"{index:05d}.safetensors"
 
 
-def read_arrays(path: Path, names: Sequence[str] | None, run: str) -> dict[str, np.ndarray]:
-    """The arrays of these names that the file has (all of them for None); `run` is the identity it must carry."""
+def read_arrays(
+    path: Path, names: Sequence[str] | None, run: str, part: tuple[slice, ...] | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of these names that the file has (all of them for None); `run` is the identity it must carry.
+
+    With `part`, a slice for each of the first axes, no more than that part is read.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             if (file.metadata() or {}).get("run") != run:
@@ -55,6 +60,9 @@ def read_arrays(path: Path, names: Sequence[str] | None, run: str) -> dict[str, 
                     str(path), got="a file of another run", expected="files of one run", fix="capture again"
                 )
             there = set(file.keys())
-            return {name: file.get_tensor(name) for name in sorted(there if names is None else there & set(names))}
+            wanted = sorted(there if names is None else there & set(names))
+            if part is None:
+                return {name: file.get_tensor(name) for name in wanted}
+            return {name: file.get_slice(name)[part] for name in wanted}
     except (SafetensorError, OSError) as error:
         raise InputError(str(path), got=error, expected="a safetensors file", fix="capture the run again") from error

@@ -144,6 +144,18 @@ class Run:
                     values[row] = stored[part]
         return values
 
+    def sample(self, index: int, names: Sequence[str], cell: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        """Values float32 [*axes] of these statistics in one sample, read at once; those that it lacks are left out.
+
+        With `cell`, a (block, head), of that head alone, its axes being 1 long.
+        """
+        (index,) = self._chosen([index])
+        path = sample_path(self.folder, index)
+        only = {name: self._statistic(name).samples for name in names}
+        wanted = [name for name, samples in only.items() if samples is None or index in samples]
+        stored = read_arrays(path, wanted, self.identity, _of_head(cell)) if wanted and path.is_file() else {}
+        return {name: values.astype(np.float32, copy=False) for name, values in stored.items()}
+
     def coordinates(
         self, name: str, samples: Sequence[int] | None = None, **where: Unpack[Where]
     ) -> dict[str, np.ndarray]:
@@ -155,21 +167,23 @@ class Run:
         along |= {axis: np.arange(length) for axis, length in zip(statistic.axes[2:], statistic.shape[2:], strict=True)}
         return along | {"timestep": self.timesteps[along["step"]]}
 
-    def summary(self, name: str) -> dict[str, np.ndarray]:
+    def summary(self, name: str, cell: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
         """`n`, `mean` and `std` (spread, n − 1 in the denominator, NaN below two samples) over the samples, [*axes].
 
+        With `cell`, a (block, head), of that head alone, its axes being 1 long.
         Read from `summary.safetensors` where the capture is complete and it is there (maps of few samples are not), else
         computed from the samples there are.
         """
         statistic = self._statistic(name)
         if self.complete:
             keys = {f"{name}/{part}": part for part in ("n", "mean", "std")}
-            stored = read_arrays(self.folder / "summary.safetensors", list(keys), self.identity)
+            stored = read_arrays(self.folder / "summary.safetensors", list(keys), self.identity, _of_head(cell))
             if len(stored) == len(keys):
                 return {part: stored[key] for key, part in keys.items()}
-        moments = Moments(statistic.shape)
+        moments = Moments(statistic.shape if cell is None else (*statistic.shape[:2], 1, 1, *statistic.shape[4:]))
         for index in self.measured(name):
-            moments.add(read_arrays(sample_path(self.folder, index), [name], self.identity).get(name))
+            path = sample_path(self.folder, index)
+            moments.add(read_arrays(path, [name], self.identity, _of_head(cell)).get(name))
         return moments.result()
 
     def moment(self, name: str) -> dict[str, np.ndarray]:
@@ -272,3 +286,10 @@ class Run:
 def _column(name: str) -> str:
     kind, _, statistic = name.partition("/")
     return f"cross_{statistic}" if kind == "cross" else statistic
+
+
+def _of_head(cell: tuple[int, int] | None) -> tuple[slice, ...] | None:
+    """The part of an array [step, branch, block, head, …] that is of one head; None: all of it."""
+    if cell is None:
+        return None
+    return (slice(None), slice(None), *(slice(index, index + 1) for index in cell))

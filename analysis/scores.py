@@ -1,12 +1,13 @@
 """Scores of attention heads: values per sample or per head, and the scorers that need no model but a run or a seed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 
-from analysis.importance import head_importance
+from analysis.aggregate import average
+from analysis.importance import norm_over_timesteps
 from analysis.redraw import drawn_counts
 from analysis.runs import Run
 from pare.errors import InputError
@@ -90,19 +91,7 @@ def finished(mean: np.ndarray, finish: Finish) -> np.ndarray:
 
 def pare_scores(run: Run, branch: str | None = None) -> Scores:
     """Eq. 3 per sample of a run (PARE), before protection; for image-to-video text and image parts are summed."""
-    samples = _samples(run)
-    values = {}
-    for kind, names in {"self": ("self/value_norm",), "cross": ("cross/value_norm", "cross/image_value_norm")}.items():
-        _need(run, names[0])
-        norms = [_branch(run, run.array(name, samples), branch) for name in names if name in run.statistics]
-        weight = run.output_weight_norm(kind).astype(float)
-        values[kind] = np.stack(
-            [
-                np.sum([head_importance(norm[[row]], run.timesteps, weight) for norm in norms], axis=0)
-                for row in range(len(samples))
-            ]
-        )
-    return Scores("pare", values)
+    return run_scores(run, "pare", branch)
 
 
 def projected_energy_scores(run: Run, branch: str | None = None) -> Scores:
@@ -110,17 +99,7 @@ def projected_energy_scores(run: Run, branch: str | None = None) -> Scores:
 
     The mean is over samples, steps and branches, the root last. `cross` is there where the run has it.
     """
-    _need(run, "self/projected_energy")
-    samples, values = _samples(run), {}
-    for kind in ("self", "cross"):
-        name = f"{kind}/projected_energy"
-        if name in run.statistics:
-            squares = _branch(run, run.array(name, samples).astype(float), branch) ** 2
-            there = ~np.isnan(squares)
-            n = there.sum(axis=(1, 2))
-            total = np.nan_to_num(squares).sum(axis=(1, 2))
-            values[kind] = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
-    return Scores("projected_energy", values, finish="root")
+    return run_scores(run, "projected_energy", branch)
 
 
 def temporal_attention_scores(run: Run, branch: str | None = None) -> Scores:
@@ -129,11 +108,82 @@ def temporal_attention_scores(run: Run, branch: str | None = None) -> Scores:
     What F3-Pruning (Su et al. 2024) ranks the temporal attention of a factorised model by, for attention over all frames
     at once. Mean over samples, steps and branches; there is none for cross-attention.
     """
-    _need(run, "self/ratio")
-    leaving = 1 - _branch(run, run.array("self/ratio", _samples(run)).astype(float), branch)
-    n = (~np.isnan(leaving)).sum(axis=(1, 2))
-    mean = np.divide(np.nansum(leaving, axis=(1, 2)), n, out=np.full(n.shape, np.nan), where=n > 0)
-    return Scores("temporal_attention", {"self": mean})
+    return run_scores(run, "temporal_attention", branch)
+
+
+@dataclass(frozen=True)
+class RunScorer:
+    """A scorer that reads a run alone: `statistics` by kind of attention, of which the run must have those of `needs`.
+
+    Each value goes through `of_cell`; a sample's score of a head is their mean over steps and branches or, where
+    `weighed`, their sum by Eq. 3. The statistics of one kind are summed.
+    """
+
+    statistics: Mapping[str, tuple[str, ...]]
+    needs: tuple[str, ...]
+    of_cell: Callable[[np.ndarray], np.ndarray]
+    finish: Finish = "mean"
+    weighed: bool = False
+
+
+RUN_SCORERS: Mapping[str, RunScorer] = {
+    "pare": RunScorer(
+        {"self": ("self/value_norm",), "cross": ("cross/value_norm", "cross/image_value_norm")},
+        needs=("self/value_norm", "cross/value_norm"),
+        of_cell=lambda norm: norm,
+        weighed=True,
+    ),
+    "projected_energy": RunScorer(
+        {"self": ("self/projected_energy",), "cross": ("cross/projected_energy",)},
+        needs=("self/projected_energy",),
+        of_cell=lambda norm: norm**2,
+        finish="root",
+    ),
+    "temporal_attention": RunScorer(
+        {"self": ("self/ratio",)}, needs=("self/ratio",), of_cell=lambda ratio: 1 - ratio
+    ),
+}  # fmt: skip
+
+
+def run_scores(run: Run, scorer: str, branch: str | None = None) -> Scores:
+    """The scores of one of `RUN_SCORERS` on one branch, or on all together; raises as `scores_by_branch` does."""
+    return scores_by_branch(run, scorer, [branch])[branch]
+
+
+def scores_by_branch(run: Run, scorer: str, branches: Sequence[str | None] | None = None) -> dict[str | None, Scores]:
+    """One of `RUN_SCORERS` on each of the branches (None: on all together), from one reading of the samples.
+
+    `branches` are None and all of the run unless given. Raises `InputError` for a run that lacks what the scorer needs.
+    """
+    rule, samples = RUN_SCORERS[scorer], _samples(run)
+    for name in rule.needs:
+        _need(run, name)
+    places = {branch: _place(run, branch) for branch in ((None, *run.branches) if branches is None else branches)}
+    there = {kind: [name for name in names if name in run.statistics] for kind, names in rule.statistics.items()}
+    kinds = {kind: names for kind, names in there.items() if names}
+    weights = {kind: run.output_weight_norm(kind).astype(float) for kind in kinds} if rule.weighed else {}
+    shape = (len(samples), run.geometry.blocks, run.geometry.heads)
+    values = {branch: {kind: np.full(shape, np.nan) for kind in kinds} for branch in places}
+    for row, index in enumerate(samples):
+        read = run.sample(index, [name for names in kinds.values() for name in names])
+        for kind, names in kinds.items():
+            if not set(names) <= set(read):
+                continue
+            cells = [rule.of_cell(read[name].astype(float)) for name in names]
+            for branch, place in places.items():
+                if rule.weighed:
+                    parts = [norm_over_timesteps(each[None, :, place], run.timesteps) * weights[kind] for each in cells]
+                else:
+                    parts = [average(each[:, place], (0, 1)) for each in cells]
+                values[branch][kind][row] = np.sum(parts, axis=0)
+    return {branch: Scores(scorer, found, finish=rule.finish) for branch, found in values.items()}
+
+
+def _place(run: Run, branch: str | None) -> slice:
+    if branch is None:
+        return slice(None)
+    index = run.branch_index(branch)
+    return slice(index, index + 1)
 
 
 def random_scores(blocks: int, heads: int, seed: int) -> Scores:
@@ -156,7 +206,3 @@ def _need(run: Run, name: str) -> None:
     if name not in run.statistics:
         got, fix = f"no {name}, but {', '.join(run.statistics)}", "capture a run that has it"
         raise InputError(str(run.folder), got=got, expected=name, fix=fix)
-
-
-def _branch(run: Run, values: np.ndarray, branch: str | None) -> np.ndarray:
-    return values if branch is None else values[:, :, [run.branch_index(branch)]]

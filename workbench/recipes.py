@@ -135,13 +135,13 @@ def frame_map(run: Run, selection: Selection, block: int, head: int) -> str:
     return _script(
         run,
         {
-            "analysis.aggregate": "mean_frame_map",
+            "analysis.aggregate": "head_frame_map",
             "analysis.figures.heads": "frame_map",
             TABLES: "frame_map_table",
         },
-        f"maps, timesteps, samples = mean_frame_map(run{_part(selection)})",
-        f"table = frame_map_table(maps[{block}, {head}], samples)",
-        f"figure = frame_map(maps[{block}, {head}])",
+        f"shown, timesteps, samples = head_frame_map(run, {block}, {head}{_part(selection)})",
+        "table = frame_map_table(shown, samples)",
+        "figure = frame_map(shown)",
     )
 
 

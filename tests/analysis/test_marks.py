@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
-from analysis.aggregate import mean_frame_map
+from analysis.aggregate import head_frame_map, mean_frame_map
 from analysis.marks import FIRST_FRAME_EXCESS, UNIFORM_TOLERANCE, first_frame_sinks, head_marks, uniform_heads
 from analysis.roles import classify, role_table
 from tests.runs_fixture import make_run
@@ -109,3 +110,19 @@ def test_frame_maps_are_those_of_the_steps_and_the_branch_that_have_them(run):
     np.testing.assert_allclose(one, stored[1, 1, 0], rtol=1e-3)
     assert timesteps.tolist() == [run.timesteps[1]] and samples == 1
     assert mean_frame_map(run, branch="uncond") is None and mean_frame_map(run, steps=[2]) is None
+
+
+@pytest.mark.parametrize("part", [{}, {"sample": 1}, {"branch": "cond", "steps": [1, 2]}, {"branch": "uncond"}])
+@pytest.mark.parametrize("summarised", [True, False])
+def test_the_frame_map_of_one_head_is_that_of_all_heads_bit_for_bit(tmp_path, summarised, part):
+    # A summary has the maps where it is smaller than they are: of more than six samples.
+    run = make_sampled_run(tmp_path / "run", 4, 5, steps=3, samples=8 if summarised else 4)
+    with safe_open(run.folder / "summary.safetensors", framework="numpy") as summary:
+        assert ("self/frame_map/mean" in summary.keys()) == summarised  # noqa: SIM118, a safe_open is no mapping
+    every = mean_frame_map(run, **part)
+    for cell in np.ndindex(4, 5):
+        found = head_frame_map(run, *cell, **part)
+        assert (found is None) == (every is None)
+        if found is not None:
+            np.testing.assert_array_equal(found[0], every[0][cell])
+            assert found[1].tolist() == every[1].tolist() and found[2] == every[2]

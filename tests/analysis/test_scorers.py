@@ -21,7 +21,14 @@ from analysis.probes import data_loss, velocity
 from analysis.rank_correlation import rank_correlations
 from analysis.run_writer import RunWriter
 from analysis.scorers import SCORERS, Evidence, magnitude, score
-from analysis.scores import Scores, pare_scores, projected_energy_scores, random_scores
+from analysis.scores import (
+    Scores,
+    pare_scores,
+    projected_energy_scores,
+    random_scores,
+    run_scores,
+    scores_by_branch,
+)
 from pare.errors import Cancelled, InputError
 from pare.gates import Gates, gated
 from tests.analysis.test_capture import hooks_of, image_transformer
@@ -199,6 +206,53 @@ def test_projected_energy_is_the_root_of_the_mean_square(tmp_path):
     low, high = found.interval("self", seed=0)
     assert (low < found.score()).all() and (found.score() < high).all()
     assert (found.interval("self", seed=0)[0] == low).all()
+
+
+@pytest.mark.parametrize("branch", [None, "cond", "uncond"])
+def test_scores_of_a_run_with_missing_cells_against_loops(tmp_path, branch):
+    manifest = make_manifest(blocks=2, heads=3, steps=4, samples=3, branches=("cond", "uncond"))
+    energy = {
+        f"{kind}/projected_energy": Statistic(
+            axes=HEAD_AXES, shape=(4, 2, 2, 3), unit="activation", description="energy", samples=(0, 2)
+        )
+        for kind in KINDS
+    }
+    manifest = manifest.model_copy(update={"statistics": {**manifest.statistics, **energy}}, deep=True)
+    generator = np.random.default_rng(1)
+    weights = {f"{kind}/output_weight_norm": generator.lognormal(0, 0.2, (2, 3)) for kind in KINDS}
+    writer = RunWriter(tmp_path / "run", manifest, weights)
+    for index in writer.pending():
+        arrays = random_sample(manifest, generator, np.full((2, 3), 0.5))
+        for values in arrays.values():
+            values[1, 0] = np.nan  # a block skipped on one branch, and
+            values[3, :, 1] = np.nan if index == 1 else values[3, :, 1]  # one on both
+        writer.write_sample(index, {name: each for name, each in arrays.items() if name in manifest.measured(index)})
+    run = writer.finish()
+    rows = [0, 1] if branch is None else [run.branch_index(branch)]
+    weight = np.log1p(run.timesteps / 1000)
+
+    def mean(values):
+        known = [each for each in values if not np.isnan(each)]
+        return sum(known) / len(known) if known else np.nan
+
+    for scorer, name in (
+        ("pare", "value_norm"),
+        ("projected_energy", "projected_energy"),
+        ("temporal_attention", "ratio"),
+    ):
+        found = scores_by_branch(run, scorer)
+        assert list(found) == [None, "cond", "uncond"]
+        for kind, values in found[branch].values.items():
+            stored = run.array(f"{kind}/{name}").astype(float)
+            for sample, block, head in np.ndindex(3, 2, 3):
+                own = stored[sample, :, rows, block, head].T
+                if scorer == "pare":
+                    total = sum(weight[step] * mean(own[step]) for step in range(4))
+                    expected = total * run.output_weight_norm(kind)[block, head]
+                else:
+                    expected = mean(own.ravel() ** 2 if scorer == "projected_energy" else 1 - own.ravel())
+                np.testing.assert_allclose(values[sample, block, head], expected, rtol=1e-12)
+        np.testing.assert_array_equal(run_scores(run, scorer, branch).values["self"], found[branch].values["self"])
 
 
 def test_every_scorer_by_name_and_what_it_lacks(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from analysis.aggregate import Cells, chosen_axes, mean_frame_map, read_cells
+from analysis.aggregate import Cells, chosen_axes, head_frame_map, read_cells
 from analysis.block_values import LENSES, BlockValues, block_values, ratio_by_block
 from analysis.importance import run_importance
 from analysis.marks import HeadMarks, head_marks
@@ -184,14 +184,19 @@ def _marks(
     return head_marks(_open(folder, when), sample=sample, branch=branch, steps=steps)
 
 
-def frame_maps(run: Run, selection: Selection) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Frame maps of all heads with their timesteps and n, in the selection's part of the run; None: none there."""
+def frame_map(run: Run, selection: Selection, cell: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """A head's frame map with its timesteps and n, in the selection's part of the run; None: none there."""
     part = (selection.sample, selection.branch, chosen_steps(selection))
-    return _frame_maps(str(run.folder), stamp(run.folder), *part)
+    return _frame_map(str(run.folder), stamp(run.folder), cell, *part)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _frame_maps(
-    folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _frame_map(
+    folder: str,
+    when: tuple[int, ...],
+    cell: tuple[int, int],
+    sample: int | None,
+    branch: str | None,
+    steps: list[int] | None,
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
-    return mean_frame_map(_open(folder, when), sample=sample, branch=branch, steps=steps)
+    return head_frame_map(_open(folder, when), *cell, sample=sample, branch=branch, steps=steps)

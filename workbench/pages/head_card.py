@@ -131,7 +131,7 @@ def _show_ratio(run: Run, selection: Selection, cell: tuple[int, int]) -> None:
 
 def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int], *, linked: bool) -> None:
     """Which frames look at which, or one line on why there is no map here; it marks the frame that the video shows."""
-    found = data.frame_maps(run, selection)
+    found = data.frame_map(run, selection, cell)
     if found is None:
         lacking = "self/frame_map" not in run.statistics
         st.markdown(
@@ -139,9 +139,9 @@ def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int], *, lin
             + (f" `{capture_command(run)}` captures it." if lacking else "")
         )
         return
-    maps, timesteps, samples = found
+    shown, timesteps, samples = found
     frame_map(
-        maps[cell],
+        shown,
         title=f"Block {cell[0]}, head {cell[1]}",
         palette=list(sequential.Viridis),
         frame=latent_frame_of(selection.video_frame + 1, run.geometry.vae_temporal)[-1] if linked else None,
@@ -150,10 +150,10 @@ def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int], *, lin
     when = ", ".join(f"{step:.0f}" for step in sorted(timesteps, reverse=True))
     st.caption(f"Mean of t {when} · n = {samples} sample{'s' if samples != 1 else ''}")
     take_out(
-        lambda: figure_of_map(maps[cell]),
+        lambda: figure_of_map(shown),
         key="frame_map",
         alt=f"Attention of block {cell[0]}, head {cell[1]} from query frames to key frames.",
-        table=lambda: frame_map_table(maps[cell], samples),
+        table=lambda: frame_map_table(shown, samples),
         python=recipes.frame_map(run, selection, *cell),
         command=None,
         name=f"{run.folder.name}-block-{cell[0]}-head-{cell[1]}-frames",

@@ -17,9 +17,10 @@ from analysis.run_match import match_runs
 from analysis.runs import Run
 from analysis.score_ranks import Rank, rank_of
 from analysis.score_table import ENDINGS, read_scores
-from analysis.scores import Scores, pare_scores, projected_energy_scores, random_scores, temporal_attention_scores
+from analysis.scores import RUN_SCORERS, Scores, random_scores
 from pare.errors import InputError
 from workbench.pages.data import LOOK_SECONDS, block_statistic, cells, chosen_steps, open_run, ratios, run_names, stamp
+from workbench.pages.score_data import run_scores
 from workbench.places import Places
 from workbench.state import Selection
 from workbench.stored_evidence import find_answers
@@ -68,12 +69,8 @@ def _scores(
     folder: str, when: tuple[int, ...], tables: tuple[tuple[str, int], ...], branch: str | None
 ) -> dict[str, Scores]:
     run = open_run(Path(folder))
-    needs = {
-        "pare": ({"self/value_norm", "cross/value_norm"}, pare_scores),
-        "projected_energy": ({"self/projected_energy"}, projected_energy_scores),
-        "temporal_attention": ({"self/ratio"}, temporal_attention_scores),
-    }
-    found = {name: make(run, branch) for name, (need, make) in needs.items() if need <= set(run.statistics)}
+    there = [name for name, scorer in RUN_SCORERS.items() if set(scorer.needs) <= set(run.statistics)]
+    found = {name: run_scores(run, name, branch) for name in there}
     for table, _ in tables:
         try:
             given = read_scores(table, run.geometry)

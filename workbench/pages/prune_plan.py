@@ -12,6 +12,7 @@ from workbench.mask_plan import MaskPlan, plan
 from workbench.mask_settings import MaskSettings
 from workbench.mask_words import PARTS, span
 from workbench.pages.data import open_run, stamp
+from workbench.pages.score_data import run_scores
 from workbench.state import Selection
 
 LIVE_ARGUMENTS = ("alpha", "scorer", "allocation", "neurons", "branch")
@@ -75,7 +76,7 @@ def _live(folder: str, when: tuple[int, ...], arguments: dict[str, Any]) -> Live
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _scores(folder: str, when: tuple[int, ...], scorer: str, branch: str | None) -> HeadScores:
     run = open_run(Path(folder))
-    return head_scores(scorer, run.geometry, run=run, branch=branch)
+    return head_scores(scorer, run.geometry, run=run, branch=branch, read=run_scores)
 
 
 def headline(run: Run, planned_mask: MaskPlan) -> str:

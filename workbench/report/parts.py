@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.aggregate import Cells, mean_frame_map, read_cells
+from analysis.aggregate import Cells, head_frame_map, read_cells
 from analysis.block_values import LENSES, PARTS, block_ratio, block_values
 from analysis.figures.blocks import parts_over_timesteps, residual_map
 from analysis.figures.heads import frame_map, head_grid
@@ -133,17 +133,17 @@ def head(run: Run, selection: Selection, cell: tuple[int, int], marks: HeadMarks
             command=recipes.report_command(run, pinned),
         )
     ]
-    found = mean_frame_map(run, **where)
+    found = head_frame_map(run, *cell, **where)
     if found is not None:
-        maps, timesteps, samples = found
+        shown, timesteps, samples = found
         when = ", ".join(f"{step:.0f}" for step in sorted(timesteps, reverse=True))
         parts.append(
             Part(
                 f"{name}: which frames look at which",
                 f"Share of attention from every query frame to every key frame, mean of t {when}. {_n(samples, True)}.",
-                figure=frame_map(maps[cell], height=360),
+                figure=frame_map(shown, height=360),
                 alt=f"Frame map of block {block}, head {index}.",
-                table=frame_map_table(maps[cell], samples),
+                table=frame_map_table(shown, samples),
                 python=recipes.frame_map(run, selection, block, index),
                 command=recipes.report_command(run, pinned),
             )
