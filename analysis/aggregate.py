@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -29,24 +30,44 @@ class Cells:
 
     def by_head(self) -> np.ndarray:
         """Mean over steps and branches [block, head]; NaN where nothing was captured."""
-        return average(self.mean, (0, 1))
+        return self._by_head.copy()
 
     def by_step(self) -> np.ndarray:
         """Mean over branches [step, block, head]; NaN where nothing was captured."""
-        return average(self.mean, (1,))
+        return self._by_step.copy()
 
     def error_by_head(self) -> np.ndarray:
         """Standard error over samples of `by_head` [block, head]; NaN below two samples, never too small (see below)."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return average(self.std / np.sqrt(self.n), (0, 1))
+        return self._error_by_head.copy()
 
     def error_by_step(self) -> np.ndarray:
         """Standard error over samples of `by_step` [step, block, head]; NaN below two samples.
 
         The branches of one sample move together, so their errors are averaged, not divided: never too small.
         """
+        return self._error_by_step.copy()
+
+    # A page asks for them again and again.
+    @cached_property
+    def _by_head(self) -> np.ndarray:
+        return average(self.mean, (0, 1))
+
+    @cached_property
+    def _by_step(self) -> np.ndarray:
+        return average(self.mean, (1,))
+
+    @cached_property
+    def _error_by_head(self) -> np.ndarray:
+        return average(self._error, (0, 1))
+
+    @cached_property
+    def _error_by_step(self) -> np.ndarray:
+        return average(self._error, (1,))
+
+    @property
+    def _error(self) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return average(self.std / np.sqrt(self.n), (1,))
+            return np.asarray(self.std / np.sqrt(self.n))
 
 
 def read_cells(

@@ -150,15 +150,41 @@ def block_ratio(
     """
     step_axis, branch_axis = chosen_axes(run, "self/ratio", branch, steps)
     values = run.array("self/ratio", run.finished if sample is None else [sample])
-    return ratio_by_block(values[:, step_axis][:, :, branch_axis])
+    return ratio_by_block(block_sums(values[:, step_axis][:, :, branch_axis]))
 
 
-def ratio_by_block(ratio: np.ndarray) -> pd.DataFrame:
-    """Mean intra-slice ratio of every block's heads from `ratio` [sample, step, branch, block, head].
+@dataclass(frozen=True)
+class BlockSums:
+    """Sums of a statistic over every block's heads, and how many heads have it: both [sample, step, branch, block]."""
+
+    total: np.ndarray
+    n: np.ndarray
+
+    def part(self, samples: Sequence[int], steps: Sequence[int], branches: Sequence[int]) -> "BlockSums":
+        """Those at these places on the first three axes."""
+        where = np.ix_(samples, steps, branches)
+        return BlockSums(self.total[where], self.n[where])
+
+
+def block_sums(values: np.ndarray) -> BlockSums:
+    """Sums over heads of `values` [sample, step, branch, block, head], leaving out what is missing (NaN).
+
+    >>> sums = block_sums(np.array([0.5, np.nan, 0.25]).reshape(1, 1, 1, 1, 3))
+    >>> sums.total.item(), sums.n.item()
+    (0.75, 2)
+    """
+    there = ~np.isnan(values)
+    return BlockSums(np.where(there, values, 0).sum(axis=-1, dtype=float), there.sum(axis=-1))
+
+
+def ratio_by_block(ratios: BlockSums) -> pd.DataFrame:
+    """Mean intra-slice ratio of every block's heads over steps and branches.
 
     Columns `block`, `mean`, its 95 % interval over samples `low`, `high`, and `n` samples.
     """
-    return _table(average(ratio, (1, 2, 4)), block=np.arange(ratio.shape[3]))
+    total, n = ratios.total.sum(axis=(1, 2)), ratios.n.sum(axis=(1, 2))
+    mean = np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0)
+    return _table(mean, block=np.arange(n.shape[1]))
 
 
 def _table(per_sample: np.ndarray, **index: np.ndarray) -> pd.DataFrame:

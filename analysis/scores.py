@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -50,6 +51,16 @@ class Scores:
             raise InputError(
                 f"scores, {self.name}", got=f"none for {kind}", expected="/".join(self.values), fix="a kind"
             )
+        if counts is None:
+            return self._scores[kind].copy()
+        return self._score(kind, counts)
+
+    # A page asks for the ranks of one head after another.
+    @cached_property
+    def _scores(self) -> dict[str, np.ndarray]:
+        return {kind: self._score(kind, None) for kind in self.values}
+
+    def _score(self, kind: str, counts: np.ndarray | None) -> np.ndarray:
         values = np.asarray(self.values[kind], float)
         if values.ndim == 2:
             return values

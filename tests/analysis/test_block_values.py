@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.block_values import LENSES, PARTS, block_values, ratio_by_block
+from analysis.block_values import LENSES, PARTS, block_sums, block_values, ratio_by_block
 from pare.errors import InputError
 from tests.runs_fixture import make_run
 from tests.sampled_run import make_sampled_run
@@ -72,7 +72,7 @@ def test_what_the_run_lacks_is_refused(run, tmp_path):
 
 def test_the_ratio_of_a_block_is_the_mean_of_its_heads(run):
     ratio = run.array("self/ratio").astype(float)
-    frame = ratio_by_block(run.array("self/ratio"))
+    frame = ratio_by_block(block_sums(run.array("self/ratio")))
     np.testing.assert_allclose(frame["mean"], ratio.mean(axis=(0, 1, 2, 4)), rtol=1e-6)
     assert frame["block"].tolist() == [0, 1, 2] and (frame["n"] == 6).all()
     assert ((frame["low"] < frame["mean"]) & (frame["mean"] < frame["high"])).all()

@@ -12,7 +12,7 @@ from analysis.head_view import HeadView
 from analysis.importance import protected, run_roles
 from analysis.marks import MARK_NAMES, HeadMarks, HeadMeans
 from analysis.runs import Run
-from analysis.score_ranks import Rank, ranks
+from analysis.score_ranks import Rank
 from pare.geometry import Clip
 from pare.width.unit_cost import head_alone
 from workbench import recipes
@@ -91,7 +91,7 @@ def show_head_card(
     with frames, guard("frame map"):
         show_frame_map(run, selection, cell, linked=linked)
     with guard("importance"), st.container(key="head_ranks"):
-        found = ranks(head_data.protected_of(head_data.scores(run, selection.branch), scores), *cell)
+        found = head_data.ranks_of_head(run, selection.branch, cell, scores)
         known = {each.scorer for each in found}
         # The control stays last.
         measured = [each for each in head_data.measured_ranks(run, places, cell) if each.scorer not in known]

@@ -1,9 +1,9 @@
 """What the Heads page reads beside ratios, cached by the run's folder and the time of its last change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from analysis.head_view import HeadView, head_view, over_timesteps
 from analysis.run_difference import RunDifference, run_difference
 from analysis.run_match import match_runs
 from analysis.runs import Run
-from analysis.score_ranks import Rank, rank_of
+from analysis.score_ranks import Rank, rank_of, ranks
 from analysis.score_table import ENDINGS, read_scores
 from analysis.scores import RUN_SCORERS, Scores, random_scores
 from pare.errors import InputError
@@ -31,27 +31,39 @@ SCORES_FOLDER = "scores"
 """Below a run, tables of scores that ran the model: FILE.csv, .parquet or .jsonl, as `pare mask --scorer` reads them."""
 ABOUT_EFFECTS = ("kind", "block", "head", "effect", "low", "high", "n")
 """Columns of a table of effects that are no scorer's."""
+Part: TypeAlias = tuple[int | None, str | None, list[int] | None]
+"""Sample, branch and steps."""
 NORMS = {"value norm ‖ṽ‖": "self/value_norm", "output norm ‖ṽ·W_Oᵀ‖": "self/projected_energy"}
 
 
 def view_of_head(run: Run, selection: Selection, cell: tuple[int, int]) -> HeadView:
     """One head's ratio, interval, role, lift and stability in the selection's part of the run."""
-    return head_view(
-        run,
-        *cell,
-        tau_s=selection.tau_s,
-        tau_t=selection.tau_t,
-        sample=selection.sample,
-        branch=selection.branch,
-        steps=chosen_steps(selection),
-        held=ratios(run),
-    )
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _view(str(run.folder), stamp(run.folder), cell, part, (selection.tau_s, selection.tau_t))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _view(
+    folder: str, when: tuple[int, ...], cell: tuple[int, int], part: Part, thresholds: tuple[float, float]
+) -> HeadView:
+    run, (tau_s, tau_t) = open_run(Path(folder)), thresholds
+    return head_view(run, *cell, tau_s=tau_s, tau_t=tau_t, **_where(part), held=ratios(run))
 
 
 def head_over_timesteps(run: Run, selection: Selection, cell: tuple[int, int]) -> pd.DataFrame:
-    """One head's ratio per branch and step in the selection's part of the run."""
-    part: dict[str, Any] = {"sample": selection.sample, "branch": selection.branch, "steps": chosen_steps(selection)}
-    return over_timesteps(run, *cell, **part, held=ratios(run))
+    """One head's ratio per branch and step in the selection's part of the run; shared, so nobody changes it."""
+    part = (selection.sample, selection.branch, chosen_steps(selection))
+    return _over_timesteps(str(run.folder), stamp(run.folder), cell, part)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _over_timesteps(folder: str, when: tuple[int, ...], cell: tuple[int, int], part: Part) -> pd.DataFrame:
+    run = open_run(Path(folder))
+    return over_timesteps(run, *cell, **_where(part), held=ratios(run))
+
+
+def _where(part: Part) -> dict[str, Any]:
+    return dict(zip(("sample", "branch", "steps"), part, strict=True))
 
 
 def norms(run: Run, selection: Selection) -> dict[str, Cells]:
@@ -59,15 +71,11 @@ def norms(run: Run, selection: Selection) -> dict[str, Cells]:
     return {words: cells(run, name, selection) for words, name in NORMS.items() if name in run.statistics}
 
 
-def scores(run: Run, branch: str | None) -> dict[str, Scores]:
-    """Every scorer that needs this run alone and finds what it reads, tables beside the run, and the random control."""
-    return _scores(str(run.folder), stamp(run.folder), _tables(run), branch)
-
-
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _scores(
     folder: str, when: tuple[int, ...], tables: tuple[tuple[str, int], ...], branch: str | None
 ) -> dict[str, Scores]:
+    """Every scorer that needs this run alone and finds what it reads, tables beside the run, and the random control."""
     run = open_run(Path(folder))
     there = [name for name, scorer in RUN_SCORERS.items() if set(scorer.needs) <= set(run.statistics)]
     found = {name: run_scores(run, name, branch) for name in there}
@@ -79,6 +87,23 @@ def _scores(
         if "self" in given.values:
             found[Path(table).stem] = given
     return {**found, "random": random_scores(run.geometry.blocks, run.geometry.heads, seed=0)}
+
+
+def ranks_of_head(run: Run, branch: str | None, cell: tuple[int, int], protected: np.ndarray | None) -> list[Rank]:
+    """What every scorer that finds what it reads says of one head; `protected` [block, head] (Eq. 5) come after Eq. 3."""
+    found = _ranks(str(run.folder), stamp(run.folder), _tables(run), branch, cell)
+    if protected is None:
+        return found
+    own = ranks({"protected": Scores("protected", {"self": protected})}, *cell)
+    after = 1 if found[:1] and found[0].scorer == "pare" else 0
+    return [*found[:after], *own, *found[after:]]
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _ranks(
+    folder: str, when: tuple[int, ...], tables: tuple[tuple[str, int], ...], branch: str | None, cell: tuple[int, int]
+) -> list[Rank]:
+    return ranks(_scores(folder, when, tables, branch), *cell)
 
 
 def measured_ranks(run: Run, places: Places, cell: tuple[int, int]) -> list[Rank]:
@@ -133,7 +158,7 @@ def _table(
     folder: str,
     when: tuple[int, ...],
     names: tuple[str, ...],
-    part: tuple[int | None, str | None, list[int] | None],
+    part: Part,
     settings: tuple[float, float, float],
 ) -> pd.DataFrame:
     sample, branch, steps = part
@@ -174,7 +199,7 @@ def _difference(
     b: str,
     when_b: tuple[int, ...],
     statistic: str,
-    part: tuple[int | None, str | None, list[int] | None],
+    part: Part,
 ) -> RunDifference:
     sample, branch, steps = part
     return run_difference(
@@ -208,11 +233,3 @@ def _clips(places: Places, folder: str, when: tuple[int, ...], sample: int | Non
         except InputError:
             continue
     return clips_of(open_run(Path(folder)), sets, sample)
-
-
-def protected_of(table: Mapping[str, Scores], protected: np.ndarray | None) -> dict[str, Scores]:
-    """The scorers with the protected scores (Eq. 5) that the mask ranks by after Eq. 3's own."""
-    if protected is None:
-        return dict(table)
-    first = {"pare": table["pare"]} if "pare" in table else {}
-    return {**first, "protected": Scores("protected", {"self": protected}), **table}
