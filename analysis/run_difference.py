@@ -117,20 +117,21 @@ def run_difference(
         )
     rows_a, rows_b = zip(*pairs, strict=True) if pairs else (a.finished, b.finished)
     shared = _shared_steps(a, b, statistic, steps)
-    cells_a, cells_b = (
-        _cells(run, statistic, rows, shared, branches, read) for run, rows in ((a, rows_a), (b, rows_b))
-    )
+    of_a, of_b = (_cells(run, statistic, rows, shared, branches, read) for run, rows in ((a, rows_a), (b, rows_b)))
     if pairs:
-        there = ~np.isnan(cells_a) & ~np.isnan(cells_b)
-        absent = tuple(np.isnan(cells).all(axis=(0, 1, 2)) for cells in (cells_a, cells_b))
-        cells_a, cells_b = (np.where(there, cells, np.nan) for cells in (cells_a, cells_b))
-        own_a, own_b, change = (average(each, (1, 2)) for each in (cells_a, cells_b, cells_b - cells_a))
+        # A sample at a time: all cells of two large runs at once are hundreds of megabytes, several times over.
+        both = [_pair(of_a(row), of_b(row)) for row in range(len(pairs))]
+        own_a, own_b, change, *missing = (np.stack(each) for each in zip(*both, strict=True))
+        absent = tuple(np.asarray(each.all(axis=0)) for each in missing)
         prompts = [prompt_of(a, row) for row in rows_a]
         means_a, means_b, changes = (_by_prompt(each, prompts) for each in (own_a, own_b, change))
         low, high = _interval(bootstrap_means(changes, seed=seed), changes)
         n, difference, count = (~np.isnan(change)).sum(axis=0), average(changes, (0,)), len(changes)
     else:
-        own_a, own_b = (average(each, (1, 2)) for each in (cells_a, cells_b))
+        own_a, own_b = (
+            np.stack([average(of(row), (0, 1)) for row in range(len(rows))])
+            for of, rows in ((of_a, rows_a), (of_b, rows_b))
+        )
         absent = tuple(np.isnan(own).all(axis=0) for own in (own_a, own_b))
         sides = ((own_a, a, rows_a), (own_b, b, rows_b))
         means_a, means_b = (_by_prompt(own, [prompt_of(run, row) for row in rows]) for own, run, rows in sides)
@@ -222,19 +223,37 @@ def _cells(
     steps: Sequence[int],
     branches: Sequence[str],
     read: Callable[[Run, str, Sequence[int]], np.ndarray],
-) -> np.ndarray:
-    """Float64 [sample, step, branch, block, …] of a statistic or lens; quotients cell by cell."""
+) -> Callable[[int], np.ndarray]:
+    """Gives float64 [step, branch, block, …] of a statistic or lens in one of the `samples`, by its place among them."""
 
-    def part(name: str) -> np.ndarray:
+    def part(name: str) -> Callable[[int], np.ndarray]:
         own_steps, own_branches = measured_at(run.manifest, run.manifest.statistics[name])
-        where = [own_steps.index(step) for step in steps], [own_branches.index(one) for one in branches]
-        return read(run, name, list(samples))[:, where[0]][:, :, where[1]].astype(float)
+        where = np.ix_([own_steps.index(step) for step in steps], [own_branches.index(one) for one in branches])
+        values = read(run, name, list(samples))
+        return lambda row: values[row][where].astype(float)
 
-    values = part(_needs(statistic)[0])
-    if statistic in LENSES and LENSES[statistic].relative:
+    of = part(_needs(statistic)[0])
+    if statistic not in LENSES or not LENSES[statistic].relative:
+        return of
+    size = part("block/input_norm")
+
+    def quotient(row: int) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
-            values = values / part("block/input_norm")
-    return values
+            return np.asarray(of(row) / size(row))
+
+    return quotient
+
+
+def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of one pair's cells [step, branch, …]: means of A, of B and of B − A over what both have; where A and B have nothing."""
+    change = b - a
+    if not np.isnan(change).any():
+        none = np.zeros(a.shape[2:], bool)
+        return a.mean(axis=(0, 1)), b.mean(axis=(0, 1)), change.mean(axis=(0, 1)), none, none
+    there_a, there_b = ~np.isnan(a), ~np.isnan(b)
+    missing = [~there.any(axis=(0, 1)) for there in (there_a, there_b)]
+    a, b = (np.where(there_a & there_b, each, np.nan) for each in (a, b))
+    return average(a, (0, 1)), average(b, (0, 1)), average(change, (0, 1)), *missing
 
 
 def _by_prompt(values: np.ndarray, prompts: Sequence[tuple[str, str | None]]) -> np.ndarray:

@@ -95,12 +95,13 @@ def parts_over_timesteps(frames: Mapping[str, pd.DataFrame], *, name: str = RESI
     """
     traces: list[Mark] = []
     for (title, frame), (color, dash) in zip(frames.items(), PART_COLORS, strict=False):
-        frame = frame.sort_values("timestep", ascending=False)
+        # Plain arrays: plotly takes three times as long over columns of a frame.
+        column = {name: values.to_numpy() for name, values in frame.sort_values("timestep", ascending=False).items()}
         spread = {
             "type": "data",
             "symmetric": False,
-            "array": (frame["high"] - frame["mean"]).fillna(0),
-            "arrayminus": (frame["mean"] - frame["low"]).fillna(0),
+            "array": np.nan_to_num(column["high"] - column["mean"]),
+            "arrayminus": np.nan_to_num(column["mean"] - column["low"]),
             "color": color,
             "thickness": 1,
             "width": 2,
@@ -109,13 +110,13 @@ def parts_over_timesteps(frames: Mapping[str, pd.DataFrame], *, name: str = RESI
             {
                 "type": "scatter",
                 "name": title,
-                "x": frame["timestep"],
-                "y": frame["mean"],
+                "x": column["timestep"],
+                "y": column["mean"],
                 "error_y": spread,
                 "mode": "lines+markers",
                 "line": {"color": color, "dash": dash, "width": 2.5 if not traces else 1.5},
                 "marker": {"size": 6 if not traces else 4},
-                "customdata": frame[["n"]],
+                "customdata": column["n"][:, None],
                 "hovertemplate": f"{title} %{{y:.3f}} · n %{{customdata[0]}}<extra></extra>",
             }
         )

@@ -20,6 +20,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.components.head_grid.component import head_grid
 from workbench.pages import data
 from workbench.pages.chart import show_chart, take_out
+from workbench.pages.drawn import drawn
 from workbench.pages.grid_frame import grid_frame
 from workbench.pages.report_button import report_button
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
@@ -119,7 +120,7 @@ def show_parts(run: Run, selection: Selection, block: int) -> None:
     frames = {name: frame for name, frame in found.items() if frame is not None}
     if frames:
         show_chart(
-            parts_over_timesteps(frames, name="norm / ‖x‖", height=300),
+            drawn(parts_over_timesteps, frames, name="norm / ‖x‖", height=300),
             key="parts_over_timesteps",
             alt=f"How much block {block} and its parts change its input over the timesteps, with 95 % intervals.",
             table=lambda: part_table(frames),

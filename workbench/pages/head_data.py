@@ -213,7 +213,8 @@ def _held(run: Run, name: str, samples: Sequence[int]) -> np.ndarray:
     if not set(samples) <= set(known) or not (name == "self/ratio" or name.startswith("block/")):
         return run.array(name, samples)
     held = ratios(run) if name == "self/ratio" else block_statistic(run, name)
-    return held[[known.index(sample) for sample in samples]]
+    # Those of all samples are megabytes; no copy of them is needed.
+    return held if tuple(samples) == known else held[[known.index(sample) for sample in samples]]
 
 
 def clips(run: Run, places: Places, selection: Selection) -> Clips | None:

@@ -18,6 +18,7 @@ from workbench.components.head_grid.component import head_grid
 from workbench.mask_plan import MaskPlan
 from workbench.pages import data
 from workbench.pages.chart import show_chart, take_out
+from workbench.pages.drawn import drawn
 from workbench.pages.grid_frame import grid_frame
 from workbench.pages.prune_plan import head_score_values, headline, mask_arguments, planned
 from workbench.pages.prune_settings import MASK_LINK, show_settings
@@ -99,7 +100,7 @@ def show_blocks(run: Run, selection: Selection, found: MaskPlan) -> None:
         sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}
         counts = found.counts.per_block(geometry.blocks)
         show_chart(
-            kept_per_block(counts, sizes),
+            drawn(kept_per_block, counts, sizes),
             key="kept_per_block",
             alt="Share of self-attention heads, cross-attention heads and neurons that stay in every block.",
             table=lambda: kept_table(counts, sizes),
@@ -112,7 +113,7 @@ def show_blocks(run: Run, selection: Selection, found: MaskPlan) -> None:
         if found.cross_heads is not None:
             keep, scores = found.cross_heads, np.asarray(head_score_values(run, selection).values["cross"])
             show_chart(
-                kept_heads(keep, scores),
+                drawn(kept_heads, keep, scores),
                 key="cross_heads",
                 alt="Scores of all cross-attention heads by block; removed heads are crossed.",
                 table=lambda: kept_head_table(keep, scores),
@@ -127,7 +128,7 @@ def show_blocks(run: Run, selection: Selection, found: MaskPlan) -> None:
             st.markdown("Without ratios there are no roles, so α changes nothing.")
         else:
             show_chart(
-                flips_over_alpha(study, found.settings.protection),
+                drawn(flips_over_alpha, study, found.settings.protection),
                 key="flips_over_alpha",
                 alt="Number of self-attention heads kept or removed otherwise than without protection, by α.",
                 table=lambda: flip_table(study),
