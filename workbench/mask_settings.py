@@ -17,7 +17,7 @@ class MaskSettings(pydantic.BaseModel):
     'pare'
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     ratio: float = Field(0.3, description="Share p of heads and of neurons to remove, from 0 to below 1.")
     self_ratio: float | None = Field(None, description="Another p for self-attention heads.")

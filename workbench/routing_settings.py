@@ -17,7 +17,7 @@ class RoutingSettings(pydantic.BaseModel):
     'random'
     """
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, defer_build=True, coerce_numbers_to_str=True)
 
     router: str | None = Field(None, description="importance, random, static, learned, none, or a decision table.")
     k_min: float | None = Field(

@@ -25,7 +25,7 @@ class RunSettings(pydantic.BaseModel):
     """
 
     # Numbers become text, since a job's words do not say which was meant.
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, defer_build=True, coerce_numbers_to_str=True)
 
     height: int | None = Field(None, gt=0, description="Height of the video in pixels.")
     width: int | None = Field(None, gt=0, description="Width of the video in pixels.")
