@@ -94,9 +94,7 @@ def read_cells(
         mean = run.sample(sample, [name], cell).get(name, np.full(own, np.nan, np.float32))
         n, std = (~np.isnan(mean)).astype(np.int32), np.full_like(mean, np.nan)
     chosen = np.ix_(step_axis, branch_axis)
-    own_steps = run.manifest.statistics[name].steps
-    timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
-    return Cells(timesteps[step_axis], n[chosen], mean[chosen], std[chosen])
+    return Cells(timesteps_of(run, name, branch, steps), n[chosen], mean[chosen], std[chosen])
 
 
 def head_by_sample(
@@ -179,6 +177,14 @@ def chosen_axes(run: Run, name: str, branch: str | None, steps: Sequence[int] | 
             fix="widen the selection",
         )
     return step_axis, branch_axis
+
+
+def timesteps_of(run: Run, name: str, branch: str | None = None, steps: Sequence[int] | None = None) -> np.ndarray:
+    """The timesteps [step] of a statistic in a part of a run. Raises `InputError` as `chosen_axes` does."""
+    step_axis, _ = chosen_axes(run, name, branch, steps)
+    own_steps = run.manifest.statistics[name].steps
+    timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
+    return np.asarray(timesteps[step_axis])
 
 
 def average(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import average, chosen_axes
+from analysis.aggregate import average, chosen_axes, timesteps_of
 from analysis.roles import bootstrap_interval
 from analysis.runs import Run
 
@@ -125,9 +125,8 @@ def block_values(
     if chosen.relative:
         with np.errstate(invalid="ignore", divide="ignore"):
             values = values / read("block/input_norm")
-    own_steps = run.manifest.statistics[chosen.statistic].steps
-    timesteps = run.timesteps if own_steps is None else run.timesteps[list(own_steps)]
-    return BlockValues(average(values[:, step_axis][:, :, branch_axis], (2,)), timesteps[step_axis])
+    timesteps = timesteps_of(run, chosen.statistic, branch, steps)
+    return BlockValues(average(values[:, step_axis][:, :, branch_axis], (2,)), timesteps)
 
 
 def block_importance(run: Run) -> tuple[np.ndarray, np.ndarray]:

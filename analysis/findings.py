@@ -17,45 +17,54 @@ LEVEL_OF_CHANGE = 0.05
 
 @dataclass(frozen=True)
 class Concentration:
-    """The shortest range of blocks that holds SHARE of a role's heads, and how often chance does as well."""
+    """The shortest range of blocks that holds SHARE of a role's heads, of which there are `inside` of `heads`.
+
+    `grid` is the model's (blocks, heads in each), `seed` that of the deals that `chance` makes.
+    """
 
     first: int
     last: int
     inside: int
     heads: int
-    chance: float
+    grid: tuple[int, int]
+    seed: int = 0
 
     @property
     def blocks(self) -> int:
         return self.last - self.first + 1
 
+    @property
+    def chance(self) -> float:
+        """The share of SHUFFLES random deals of as many heads to the same blocks whose shortest range is as short."""
+        return _chance(self.grid, self.heads, self.blocks, self.seed)
+
 
 def concentration(members: np.ndarray, seed: int = 0) -> Concentration | None:
     """Where the heads marked true in `members` [block, head] lie; None when there is none.
-
-    `chance` is the share of SHUFFLES random deals of as many heads to the same blocks whose shortest range is as short.
 
     >>> members = np.zeros((8, 10), bool); members[4:6, :8] = True
     >>> found = concentration(members)
     >>> found.first, found.last, found.inside, found.heads, found.chance < 0.01
     (4, 5, 16, 16, True)
     """
-    return _concentration(tuple(members.sum(axis=1).tolist()), members.shape[1], seed)
+    per_block = members.sum(axis=1)
+    heads = int(per_block.sum())
+    if heads == 0:
+        return None
+    return Concentration(*_shortest(per_block, _needed(heads)), heads, members.shape, seed)
+
+
+def _needed(heads: int) -> int:
+    return int(np.ceil(SHARE * heads - 1e-9))
 
 
 # A page says the same finding again at every change of something else.
 @lru_cache(maxsize=64)
-def _concentration(counts: tuple[int, ...], size: int, seed: int) -> Concentration | None:
-    per_block = np.array(counts)
-    heads = int(per_block.sum())
-    if heads == 0:
-        return None
-    needed = int(np.ceil(SHARE * heads - 1e-9))
-    first, last, inside = _shortest(per_block, needed)
-    deals = np.random.default_rng(seed).multivariate_hypergeometric([size] * len(counts), heads, size=SHUFFLES)
+def _chance(grid: tuple[int, int], heads: int, length: int, seed: int) -> float:
+    blocks, size = grid
+    deals = np.random.default_rng(seed).multivariate_hypergeometric([size] * blocks, heads, size=SHUFFLES)
     # A deal does as well where a range of this length holds as many: no need to know its own shortest one.
-    chance = float(np.mean(_contents(deals, last - first + 1).max(axis=1) >= needed))
-    return Concentration(first, last, inside, heads, chance)
+    return float(np.mean(_contents(deals, length).max(axis=1) >= _needed(heads)))
 
 
 def changing_heads(mean: np.ndarray, error: np.ndarray, tau_s: float, tau_t: float, samples: int) -> np.ndarray:

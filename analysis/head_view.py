@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import average, head_by_sample, read_cells
+from analysis.aggregate import Cells, average, head_by_sample, read_cells, timesteps_of
 from analysis.roles import bootstrap_interval, classify, lift, stability
 from analysis.runs import Run
 
@@ -35,14 +35,16 @@ def head_view(
     branch: str | None = None,
     steps: Sequence[int] | None = None,
     held: np.ndarray | None = None,
+    cells: Cells | None = None,
 ) -> HeadView:
     """What a run says of one head in a part of it; the role is a letter of `analysis.roles.LETTERS`, "" where unknown.
 
-    `held` is `run.array("self/ratio", run.finished)` where the caller has it already; else samples are read. Raises
-    `InputError` for a sample, branch or step that the run does not have.
+    `held` is `run.array("self/ratio", run.finished)` and `cells` is `read_cells` of this part where the caller has them
+    already; else they are read. Raises `InputError` for a sample, branch or step that the run does not have.
     """
     values = head_by_sample(run, block, head, sample=sample, branch=branch, steps=steps, values=held)
-    ratio = read_cells(run, sample=sample, branch=branch, steps=steps).by_head()[block, head]
+    cells = read_cells(run, sample=sample, branch=branch, steps=steps) if cells is None else cells
+    ratio = cells.by_head()[block, head]
     there = ~np.isnan(values).all(axis=1)
     low, high = (ends[0] for ends in bootstrap_interval(average(values[there], (1,))[:, None]))
     return HeadView(
@@ -74,7 +76,7 @@ def over_timesteps(
     for one in run.branches if branch is None else [branch]:
         values = head_by_sample(run, block, head, sample=sample, branch=one, steps=steps, values=held)
         low, high = bootstrap_interval(values[~np.isnan(values).all(axis=1)])
-        timesteps = read_cells(run, sample=sample, branch=one, steps=steps).timesteps
+        timesteps = timesteps_of(run, "self/ratio", one, steps)
         columns = {"branch": one, "timestep": timesteps, "mean": average(values, (0,)), "low": low, "high": high}
         frames.append(pd.DataFrame({**columns, "n": (~np.isnan(values)).sum(axis=0)}))
     return pd.concat(frames, ignore_index=True)

@@ -19,13 +19,14 @@ from analysis.score_ranks import Rank, rank_of, ranks
 from analysis.score_table import ENDINGS, read_scores
 from analysis.scores import RUN_SCORERS, Scores, random_scores
 from pare.errors import InputError
+from workbench.pages.compare_data import video_set
 from workbench.pages.data import LOOK_SECONDS, block_statistic, cells, chosen_steps, open_run, ratios, run_names, stamp
 from workbench.pages.score_data import run_scores
 from workbench.places import Places
 from workbench.state import Selection
 from workbench.stored_evidence import find_answers
 from workbench.teacher_videos import Clips, clips_of
-from workbench.video_sets import VideoSet, open_videos
+from workbench.video_sets import VideoSet
 
 SCORES_FOLDER = "scores"
 """Below a run, tables of scores that ran the model: FILE.csv, .parquet or .jsonl, as `pare mask --scorer` reads them."""
@@ -39,15 +40,21 @@ NORMS = {"value norm ‖ṽ‖": "self/value_norm", "output norm ‖ṽ·W_Oᵀ�
 def view_of_head(run: Run, selection: Selection, cell: tuple[int, int]) -> HeadView:
     """One head's ratio, interval, role, lift and stability in the selection's part of the run."""
     part = (selection.sample, selection.branch, chosen_steps(selection))
-    return _view(str(run.folder), stamp(run.folder), cell, part, (selection.tau_s, selection.tau_t))
+    thresholds = (selection.tau_s, selection.tau_t)
+    return _view(str(run.folder), stamp(run.folder), cell, part, thresholds, cells(run, "self/ratio", selection))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _view(
-    folder: str, when: tuple[int, ...], cell: tuple[int, int], part: Part, thresholds: tuple[float, float]
+    folder: str,
+    when: tuple[int, ...],
+    cell: tuple[int, int],
+    part: Part,
+    thresholds: tuple[float, float],
+    _cells: Cells,
 ) -> HeadView:
     run, (tau_s, tau_t) = open_run(Path(folder)), thresholds
-    return head_view(run, *cell, tau_s=tau_s, tau_t=tau_t, **_where(part), held=ratios(run))
+    return head_view(run, *cell, tau_s=tau_s, tau_t=tau_t, **_where(part), held=ratios(run), cells=_cells)
 
 
 def head_over_timesteps(run: Run, selection: Selection, cell: tuple[int, int]) -> pd.DataFrame:
@@ -230,7 +237,7 @@ def _clips(places: Places, folder: str, when: tuple[int, ...], sample: int | Non
     sets: list[VideoSet] = []
     for name in [*run_names(places), *places.evaluations()]:
         try:
-            sets.append(open_videos(places.find(name)))
+            sets.append(video_set(places.find(name)))
         except InputError:
             continue
     return clips_of(open_run(Path(folder)), sets, sample)
