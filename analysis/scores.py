@@ -51,24 +51,23 @@ class Scores:
             raise InputError(
                 f"scores, {self.name}", got=f"none for {kind}", expected="/".join(self.values), fix="a kind"
             )
-        if counts is None:
-            return self._scores[kind].copy()
-        return self._score(kind, counts)
-
-    # A page asks for the ranks of one head after another.
-    @cached_property
-    def _scores(self) -> dict[str, np.ndarray]:
-        return {kind: self._score(kind, None) for kind in self.values}
-
-    def _score(self, kind: str, counts: np.ndarray | None) -> np.ndarray:
         values = np.asarray(self.values[kind], float)
         if values.ndim == 2:
             return values
-        weights = (~np.isnan(values)) * (1.0 if counts is None else np.asarray(counts, float)[:, None, None])
+        if counts is None:
+            return self._scores[kind].copy()
+        weights = (~np.isnan(values)) * np.asarray(counts, float)[:, None, None]
         total = weights.sum(axis=0)
         summed = (np.nan_to_num(values) * weights).sum(axis=0)
         mean = np.divide(summed, total, out=np.full(summed.shape, np.nan), where=total > 0)
         return finished(mean, self.finish)
+
+    # A page asks for the ranks of one head after another.
+    @cached_property
+    def _scores(self) -> dict[str, np.ndarray]:
+        return {
+            kind: finished(average(np.asarray(each, float), (0,)), self.finish) for kind, each in self.values.items()
+        }
 
     def interval(self, kind: str = "self", seed: int = 0, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Percentile bootstrap of `score` over samples: (low, high) [block, head]; NaN below two samples."""

@@ -9,7 +9,8 @@ import streamlit as st
 
 from analysis.aggregate import Cells, chosen_axes, head_frame_map, read_cells
 from analysis.block_values import LENSES, BlockSums, BlockValues, block_sums, block_values, ratio_by_block
-from analysis.importance import run_importance
+from analysis.importance import mean_ratio, run_importance
+from analysis.manifest import BLOCK_AXES
 from analysis.marks import HeadMarks, head_marks
 from analysis.runs import Run
 from workbench.places import Places
@@ -121,6 +122,16 @@ def _importance(folder: str, when: tuple[int, ...], branch: str | None) -> np.nd
     return run_importance(_open(folder, when), branch)["self"]
 
 
+@st.cache_data(max_entries=8, show_spinner=False)
+def _mean_ratio(folder: str, when: tuple[int, ...], branch: str | None) -> np.ndarray:
+    return mean_ratio(_open(folder, when), branch)
+
+
+def ratio_of_mask(run: Run, branch: str | None) -> np.ndarray:
+    """The ratio over all samples and steps that a mask's roles go by [block, head]."""
+    return _mean_ratio(str(run.folder), stamp(run.folder), branch)
+
+
 def default_run(names: list[str]) -> str | None:
     """The run to open when none is asked for: the first of a named folder, else the bundled one, else the first."""
     named = [name for name in names if name.split("/")[0] not in ("data", "workspace")]
@@ -168,14 +179,19 @@ def _blocks(
 
 def block_statistic(run: Run, name: str) -> np.ndarray:
     """A statistic of blocks of all finished samples [sample, step, branch, block], held between reruns."""
-    return _block_statistic(str(run.folder), stamp(run.folder), name)
+    return _block_statistics(str(run.folder), stamp(run.folder))[name]
 
 
 # A file per sample: opening them is what takes long, and one number per block, branch and step is little to hold.
-@st.cache_resource(max_entries=24, show_spinner=False)
-def _block_statistic(folder: str, when: tuple[int, ...], name: str) -> np.ndarray:
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _block_statistics(folder: str, when: tuple[int, ...]) -> dict[str, np.ndarray]:
     run = _open(folder, when)
-    return run.array(name, run.finished)
+    own = {name: each for name, each in run.manifest.statistics.items() if each.axes == BLOCK_AXES}
+    held = {name: np.full((len(run.finished), *each.shape), np.nan, np.float32) for name, each in own.items()}
+    for row, index in enumerate(run.finished):
+        for name, values in run.sample(index, list(own)).items():
+            held[name][row] = values
+    return held
 
 
 def marks(run: Run, selection: Selection) -> HeadMarks:

@@ -9,8 +9,9 @@ from analysis.figures.roles import ratio_over_timesteps
 from analysis.figures.style import ROLE_COLORS, ROLE_NAMES
 from analysis.figures.tables import frame_map_table
 from analysis.head_view import HeadView
-from analysis.importance import protected, run_roles
+from analysis.importance import protected
 from analysis.marks import MARK_NAMES, HeadMarks, HeadMeans
+from analysis.roles import classify
 from analysis.runs import Run
 from analysis.score_ranks import Rank
 from pare.geometry import Clip
@@ -64,7 +65,8 @@ def protected_scores(run: Run, selection: Selection) -> np.ndarray | None:
     importance = data.importance(run, selection.branch)
     if importance is None:
         return None
-    return protected(importance, run_roles(run, selection.tau_s, selection.tau_t, selection.branch), selection.alpha)
+    roles = classify(data.ratio_of_mask(run, selection.branch), selection.tau_s, selection.tau_t)
+    return protected(importance, roles, selection.alpha)
 
 
 def show_head_card(
