@@ -13,6 +13,7 @@ from pare.errors import InputError
 from workbench.jobs.api import Jobs, open_workspace
 from workbench.pages.data import default_run, facts_of, open_run, run_names
 from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.threads import one_blas_thread
 from workbench.places import Places
 from workbench.state import Selection, current, requested_run, update
 
@@ -84,6 +85,7 @@ def open_shell(
     `filters` shows what filters the page (or says whether anything does): branch, steps and sample;
     `page` is one of `ACTING`, whose parts of the selection the sidebar names.
     """
+    one_blas_thread()
     st.html(STYLE)
     places = Places.from_environment()
     names = run_names(places)
