@@ -55,10 +55,12 @@ def open_videos(folder: str | Path) -> VideoSet:
     if not (folder / "run.json").is_file() and folder.exists():
         return _loose(folder)
     run = Run.open(folder)
+    # Asked once: it looks for every sample's file.
+    videos = run.videos
     rows = [
-        {"prompt": sample.prompt, "seed": sample.seed, "path": str(run.videos[index])}
+        {"prompt": sample.prompt, "seed": sample.seed, "path": str(videos[index])}
         for index, sample in enumerate(run.manifest.samples)
-        if index in run.videos
+        if index in videos
     ]
     if not rows:
         raise InputError(
