@@ -30,7 +30,7 @@ def clips_of(run: Run, sets: Sequence[VideoSet], sample: int | None = None) -> C
     where its video is there, else the one that most sets show.
     """
     own = [each for each in sets if _dense_of(each, run)]
-    others = [each for each in sets if not _dense_of(each, run) and _same_size(each, own)]
+    others = [(each, _paths(each)) for each in sets if not _dense_of(each, run) and _same_size(each, own)]
     shown: dict[tuple[str, int], Path] = {}
     for each in own:
         shown |= {key: path for key, path in _paths(each).items() if key not in shown}
@@ -39,9 +39,9 @@ def clips_of(run: Run, sets: Sequence[VideoSet], sample: int | None = None) -> C
     asked = None if sample is None else run.manifest.samples[sample]
     wanted = None if asked is None else (asked.prompt, asked.seed)
     # A video of the teacher alone says less than one with students beside it.
-    first = max(shown, key=lambda key: (key == wanted, sum(key in _paths(other) for other in others)))
+    first = max(shown, key=lambda key: (key == wanted, sum(key in paths for _, paths in others)))
     videos: dict[str, Path] = {}
-    beside = [(each, path) for each in others if (path := _paths(each).get(first)) is not None]
+    beside = [(each, paths[first]) for each, paths in others if first in paths]
     for name, path in [(run.model_id, shown[first]), *((name_of(each), path) for each, path in beside)]:
         if path not in videos.values() and len(videos) < MOST:
             videos[name if name not in videos else f"{name} ({len(videos) + 1})"] = path
