@@ -12,6 +12,7 @@ from analysis.figures.style import (
     ROLE_NAMES,
     Mark,
     band,
+    ink_on,
     label,
     level,
     make_figure,
@@ -20,6 +21,8 @@ from analysis.figures.style import (
 )
 
 BESIDE = {"xref": "paper", "x": 1.015, "xanchor": "left"}
+BEYOND = 28
+"""Pixels that role letters stand beyond 1/Fl, which falls into the range of one of them."""
 
 
 def ratio_over_timesteps(
@@ -43,14 +46,14 @@ def ratio_over_timesteps(
         x={"name": "timestep t", "autorange": "reversed"},
         y={"name": "ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         height=height,
-        margin={"l": 52, "r": 50, "t": 28 if len(groups) > 1 else 10, "b": 42},
+        margin={"l": 52, "r": 62, "t": 28 if len(groups) > 1 else 10, "b": 42},
         shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
         annotations=[
             # Beside the plot, where no curve can run through them.
-            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
-            label("<b>M</b>", **BESIDE, y=(tau_s + tau_t) / 2),
-            label("<b>T</b>", **BESIDE, y=tau_t / 2),
-            label(f"1/{round(1 / uniform)}", **BESIDE, xshift=13, y=uniform),
+            label("<b>S</b>", **BESIDE, xshift=BEYOND, y=(1 + tau_s) / 2),
+            label("<b>M</b>", **BESIDE, xshift=BEYOND, y=(tau_s + tau_t) / 2),
+            label("<b>T</b>", **BESIDE, xshift=BEYOND, y=tau_t / 2),
+            label(f"1/{round(1 / uniform)}", **BESIDE, y=uniform),
         ],
         showlegend=len(groups) > 1,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
@@ -172,6 +175,7 @@ def ratio_of_heads(frame: pd.DataFrame, *, tau_s: float, tau_t: float, uniform: 
         "text": letters,
         "textposition": "inside",
         "insidetextanchor": "start",
+        "insidetextfont": {"color": [ink_on(ROLE_COLORS.get(letter, "#808080")) for letter in letters]},
         "marker": {"color": [ROLE_COLORS.get(letter, "gray") for letter in letters]},
         "customdata": np.stack([_numbers(frame["standard_error"]), _numbers(frame["n"])], axis=-1),
         "hovertemplate": "head %{x} · %{text} · r %{y:.3f} ± %{customdata[0]} · n %{customdata[1]}<extra></extra>",
@@ -226,12 +230,12 @@ def mean_ratio_per_block(
         x={"name": "block", "dtick": 1 if len(frame) <= 12 else 5},
         y={"name": "mean ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         height=height,
-        margin={"l": 52, "r": 50, "t": 10, "b": 42},
+        margin={"l": 52, "r": 62, "t": 10, "b": 42},
         shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
         annotations=[
-            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
-            label("<b>T</b>", **BESIDE, y=tau_t / 2),
-            label(f"1/{round(1 / uniform)}", **BESIDE, xshift=13, y=uniform),
+            label("<b>S</b>", **BESIDE, xshift=BEYOND, y=(1 + tau_s) / 2),
+            label("<b>T</b>", **BESIDE, xshift=BEYOND, y=tau_t / 2),
+            label(f"1/{round(1 / uniform)}", **BESIDE, y=uniform),
         ],
     )
 
