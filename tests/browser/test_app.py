@@ -139,11 +139,13 @@ def test_dragging_a_threshold_sends_nothing_until_released(heads, idle):
 
 
 def test_pinning_by_mouse_and_keyboard_changes_the_card_and_the_link(heads, idle):
-    first = card(heads)
+    first, entries = card(heads), heads.evaluate("history.length")
     box = heads.locator(".cells canvas").bounding_box()
     heads.mouse.click(box["x"] + box["width"] * 0.93, box["y"] + box["height"] * 0.93)
     heads.wait_for_url(re.compile(r"block=7&head=9|head=9"))
     idle(heads)
+    # Block and head are one step of the Back button, not two.
+    assert heads.evaluate("history.length") == entries + 1
     expect(pinned(heads)).to_contain_text("Block 7, head 9")
     assert card(heads) != first
     heads.locator(".cells").focus()
