@@ -20,9 +20,9 @@ from analysis.figures.style import (
     upright,
 )
 
-BESIDE = {"xref": "paper", "x": 1.015, "xanchor": "left"}
-BEYOND = 28
-"""Pixels that role letters stand beyond 1/Fl, which falls into the range of one of them."""
+BESIDE = {"xref": "paper", "x": 1, "xanchor": "left", "xshift": 4}
+BEYOND = {**BESIDE, "xshift": 30}
+"""Where role letters stand: beyond 1/Fl, which falls into the range of one of them."""
 
 
 def ratio_over_timesteps(
@@ -46,13 +46,13 @@ def ratio_over_timesteps(
         x={"name": "timestep t", "autorange": "reversed"},
         y={"name": "ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         height=height,
-        margin={"l": 52, "r": 62, "t": 28 if len(groups) > 1 else 10, "b": 42},
+        margin={"l": 52, "r": 46, "t": 28 if len(groups) > 1 else 10, "b": 42},
         shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
         annotations=[
             # Beside the plot, where no curve can run through them.
-            label("<b>S</b>", **BESIDE, xshift=BEYOND, y=(1 + tau_s) / 2),
-            label("<b>M</b>", **BESIDE, xshift=BEYOND, y=(tau_s + tau_t) / 2),
-            label("<b>T</b>", **BESIDE, xshift=BEYOND, y=tau_t / 2),
+            label("<b>S</b>", **BEYOND, y=(1 + tau_s) / 2),
+            label("<b>M</b>", **BEYOND, y=(tau_s + tau_t) / 2),
+            label("<b>T</b>", **BEYOND, y=tau_t / 2),
             label(f"1/{round(1 / uniform)}", **BESIDE, y=uniform),
         ],
         showlegend=len(groups) > 1,
@@ -113,10 +113,12 @@ def ratio_histogram(
         for letter, name in ROLE_NAMES.items()
     ]
     marks = {"τt": tau_t, "τs": tau_s, "1/Fl": uniform}
+    highest = int(np.histogram(values, edges)[0].max())
     return make_figure(
         bars,
         x={"name": "ratio r", "range": [0, 1]},
-        y={"name": "heads"},
+        # Room above the bars for the names of the thresholds.
+        y={"name": "heads", "range": [0, 1.2 * max(highest, 1)]},
         height=height,
         shapes=[upright(value, "dot" if text == "1/Fl" else "solid") for text, value in marks.items()],
         annotations=[
@@ -230,11 +232,11 @@ def mean_ratio_per_block(
         x={"name": "block", "dtick": 1 if len(frame) <= 12 else 5},
         y={"name": "mean ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         height=height,
-        margin={"l": 52, "r": 62, "t": 10, "b": 42},
+        margin={"l": 52, "r": 46, "t": 10, "b": 42},
         shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
         annotations=[
-            label("<b>S</b>", **BESIDE, xshift=BEYOND, y=(1 + tau_s) / 2),
-            label("<b>T</b>", **BESIDE, xshift=BEYOND, y=tau_t / 2),
+            label("<b>S</b>", **BEYOND, y=(1 + tau_s) / 2),
+            label("<b>T</b>", **BEYOND, y=tau_t / 2),
             label(f"1/{round(1 / uniform)}", **BESIDE, y=uniform),
         ],
     )

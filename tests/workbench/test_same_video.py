@@ -57,7 +57,13 @@ def test_what_changes_the_video_is_another_video(change):
 def test_names_places_and_what_the_model_does_anyway_make_no_other_video():
     asked = {"model": "demo", "prompt": "a red 7", "seed": 3}
     own = json.loads((PROJECT / "data" / "demo" / "defaults.json").read_text())
-    said = {"steps": own["steps"], "guidance": own["guidance"], "height": own["height"], "out": "x.mp4", "device": "cpu"}
+    said = {
+        "steps": own["steps"],
+        "guidance": own["guidance"],
+        "height": own["height"],
+        "out": "x.mp4",
+        "device": "cpu",
+    }
     assert decisive(asked) == decisive({**asked, **said, "model": str(PROJECT / "data" / "demo")})
 
 
