@@ -116,6 +116,14 @@ def test_the_first_look_needs_no_click_no_scroll_and_no_network(heads):
     assert heads.foreign == []
 
 
+def test_what_takes_a_narrow_chart_out_stands_clear_of_its_axis(heads):
+    chart = heads.locator(".st-key-chart_ratio_over_timesteps")
+    name = chart.locator(".xtitle").bounding_box()
+    button = chart.get_by_role("button", name="Take out").bounding_box()
+    assert chart.bounding_box()["width"] < 300, "this chart is the narrow one"
+    assert button["y"] >= name["y"] + name["height"] or button["x"] >= name["x"] + name["width"] + 8
+
+
 def test_dragging_a_threshold_sends_nothing_until_released(heads, idle):
     handle = heads.locator(".handle[data-threshold='1']")
     before, counts = thresholds(heads)[1], heads.locator(".counts").inner_text()

@@ -37,16 +37,22 @@ def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
     'demo · a red 7'
     >>> summary_of({"model": "demo", "run": "/data/runs/demo", "router": "importance", "prompt": "a red 7"})
     'demo · run demo · router importance · a red 7'
-    >>> summary_of({"run": "/data/runs/demo"})
-    'demo'
+    >>> summary_of({"run": "/data/runs/demo"}), summary_of({"model": "demo", "mask": "/w/masks/without-1a.safetensors"})
+    ('demo', 'demo · mask without-1a')
     """
+    alone = not arguments.get("model")
     words = [
-        f"{name} {short}" if name in BESIDE and (arguments.get("model") or name != "run") else short
+        short if name not in BESIDE or (alone and name == "run") else f"{name} {short}"
         for name in ("stage", "model", *BESIDE, "prompt", "mode")
-        if (text := str(arguments.get(name) or "")) and (short := Path(text).name if Path(text).is_absolute() else text)
+        if (short := _short(str(arguments.get(name) or "")))
     ]
     text = " · ".join(words)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _short(text: str) -> str:
+    """The last name of a path, without what tells the kind of a file; anything else as it is."""
+    return Path(text).name.removesuffix(".safetensors").removesuffix(".json") if Path(text).is_absolute() else text
 
 
 def title_of(job: Job) -> str:
