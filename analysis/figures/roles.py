@@ -82,6 +82,8 @@ def _ratio_line(frame: pd.DataFrame, branch: str, dash: str, tau_s: float, tau_t
         "x": frame["timestep"].to_numpy(),
         "y": frame["mean"].to_numpy(),
         "mode": "lines+markers",
+        # A head of ratio 0 lies on the axis.
+        "cliponaxis": False,
         "line": {"color": "gray", "width": 1.5, "dash": dash},
         "marker": {"size": 8, "color": [ROLE_COLORS.get(letter, "gray") for letter in letters]},
         "customdata": np.stack([letters, *(_numbers(frame[column]) for column in ("low", "high", "n"))], axis=-1),
