@@ -1,5 +1,7 @@
 """The figure of numbers per video frame: the player's strips as a still picture, a panel per measure."""
 
+from typing import Any
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -46,6 +48,15 @@ def lines_by_frame(table: pd.DataFrame, *, height: int | None = None) -> go.Figu
                 }
             )
     first, *others = axes.values() or [{"name": ""}]
+    below: dict[str, Any] = {
+        f"yaxis{at + 2}": {
+            "title": {"text": axis["name"], "standoff": 18},
+            "domain": axis["domain"],
+            "gridcolor": "rgba(128,128,128,0.15)",
+            "zeroline": False,
+        }
+        for at, axis in enumerate(others)
+    }
     return make_figure(
         traces,
         x={"name": "video frame", "anchor": f"y{panels}" if panels > 1 else "y"},
@@ -54,9 +65,5 @@ def lines_by_frame(table: pd.DataFrame, *, height: int | None = None) -> go.Figu
         margin={"l": 64, "r": 12, "t": 30, "b": 42},
         showlegend=True,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        **{
-            f"yaxis{at + 2}": {"title": {"text": axis["name"], "standoff": 18}, "domain": axis["domain"],
-                               "gridcolor": "rgba(128,128,128,0.15)", "zeroline": False}
-            for at, axis in enumerate(others)
-        },
-    )  # fmt: skip
+        **below,
+    )

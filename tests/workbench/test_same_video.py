@@ -79,3 +79,10 @@ def test_a_video_beside_a_run_is_of_its_clip(tmp_path):
     run = make_run(tmp_path / "run")
     run.manifest.settings.update(height=96, guidance=3.0, prompts="no setting of a clip")
     assert clip_settings(run, "demo") == {"height": 96}
+
+
+def test_the_cost_is_that_of_the_clip_that_is_made(tmp_path):
+    places, run, larger = Places(tmp_path / "workspace"), make_run(tmp_path / "run"), make_run(tmp_path / "larger")
+    larger.manifest.settings.update(height=96, width=96)
+    cost = [prune_work.preview_cost(places, each, 5, 2, model="demo") for each in (run, larger)]
+    assert cost[0] != cost[1] and all("2 videos" in words for words in cost)

@@ -123,7 +123,7 @@ def mask_cost(places: Places, run: Run, planned: MaskPlan) -> str:
 def preview_cost(places: Places, run: Run, steps: int, videos: int, *, model: str | None = None) -> str:
     """What generating so many videos takes, in one line, all at the dense model's cost; `model` if not the run's name."""
     model = model or run.model_id
-    settings = RunSettings.of(steps=steps).filled(model)
+    settings = RunSettings.of(steps=steps, **clip_settings(run, model)).filled(model)
     device = fastest_device()
     guess = plan(model, settings, device=device, forwards=forwards_per_clip(settings), clips=videos)
     left = _history(places, "generate", {"model": model}, steps * videos)

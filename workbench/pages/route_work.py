@@ -152,7 +152,7 @@ def record_cost(places: Places, run: Run, arguments: Mapping[str, Any], share: f
 def generate_cost(places: Places, run: Run, steps: int, shares: Sequence[float]) -> str:
     """What generating one video per share of blocks takes, in one line."""
     model = model_of(run, places)
-    settings = RunSettings.of(steps=steps).filled(model)
+    settings = RunSettings.of(steps=steps, **clip_settings(run, model)).filled(model)
     device = fastest_device()
     guesses = [
         plan(model, settings, device=device, forwards=forwards_per_clip(settings), share=share) for share in shares
