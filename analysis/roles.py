@@ -1,5 +1,6 @@
 """Roles of self-attention heads: spatial, mixed or temporal, by the intra-slice ratio and two thresholds."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,10 @@ def bootstrap_interval(
     means = bootstrap_means(values, seed, draws)
     # The one that knows NaN takes several times as long.
     take = np.nanquantile if np.isnan(means).any() else np.quantile
-    low, high = take(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    with warnings.catch_warnings():
+        # What no sample has, such as a block that never ran, has no interval either; numpy would say so on every page.
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        low, high = take(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.asarray(low), np.asarray(high)
 
 

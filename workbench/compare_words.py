@@ -10,6 +10,9 @@ from analysis.run_difference import RunDifference
 from workbench.mask_words import PARTS
 from workbench.model_card import ModelCard
 
+FEW_PAIRS = 10
+"""Below so many pairs the sentence says that its intervals are rough."""
+
 
 def signed(value: float) -> str:
     """A difference with its sign, in three figures.
@@ -87,6 +90,11 @@ def videos_sentence(effects: pd.DataFrame, pairs: int) -> str:
 
     >>> videos_sentence(pd.DataFrame(columns=["clear", "title", "difference", "unit"]), 3)
     '3 pairs of videos, not scored yet'
+    >>> clear = pd.DataFrame([{"clear": True, "title": "sharpness", "difference": 0.1, "unit": "0..1"}])
+    >>> videos_sentence(clear, 12).partition(", ")[2]
+    'most of all sharpness (+0.1 on 0..1)'
+    >>> videos_sentence(clear, 2).partition("; ")[2]
+    'intervals over so few are rough'
     >>> videos_sentence(pd.DataFrame([{"clear": False, "title": "flicker", "difference": 0.1, "unit": ""}]), 1)
     '1 pair of videos: one prompt does not tell a difference from chance'
     """
@@ -99,9 +107,14 @@ def videos_sentence(effects: pd.DataFrame, pairs: int) -> str:
     if clear.empty:
         return f"{count}: no metric differs by more than chance between prompts"
     first = clear.iloc[0]
+    # A bootstrap of few prompts gives intervals that are too narrow.
+    rough = "; intervals over so few are rough" if pairs < FEW_PAIRS else ""
+    # "+0.03 0..1" would read as two numbers.
+    scale = f"{'on ' if '..' in first['unit'] else ''}{first['unit']}"
+    measured = f"{signed(first['difference'])} {scale}".strip()
     return (
         f"{count}: {len(clear)} of {len(effects)} metrics differ by more than chance between prompts, most of all "
-        f"{first['title']} ({signed(first['difference'])} {first['unit']})"
+        f"{first['title']} ({measured}){rough}"
     )
 
 

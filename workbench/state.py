@@ -7,9 +7,9 @@ falls back to its default, and a one-line note says so.
 
 import math
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -58,6 +58,16 @@ class Facts:
     branches: tuple[str, ...] = ()
     runs: Container[str] = ()
     files: Container[str] = ()
+
+
+class Link(Protocol):
+    """The query string of a page, as `st.query_params` holds it; `from_dict` replaces all of it in one write."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __getitem__(self, name: str, /) -> str: ...
+
+    def from_dict(self, params: dict[str, str], /) -> None: ...
 
 
 class Selection(BaseModel):
@@ -211,9 +221,7 @@ def from_query(params: Mapping[str, str], facts: Facts) -> tuple[Selection, list
     return wanted, notes
 
 
-def current(
-    session: MutableMapping[Any, Any], params: MutableMapping[str, str], facts: Facts
-) -> tuple[Selection, list[str]]:
+def current(session: MutableMapping[Any, Any], params: Link, facts: Facts) -> tuple[Selection, list[str]]:
     """The selection of this session, read from the link when the link is news, and mirrored back into it.
 
     A session opens with its link. Afterwards the session leads: changing pages drops the query string, so it is
@@ -234,15 +242,15 @@ def requested_run(session: Mapping[Any, Any], params: Mapping[str, str]) -> str 
     return params.get("run") if params else kept.get("run")
 
 
-def update(session: MutableMapping[Any, Any], params: MutableMapping[str, str], selection: Selection) -> None:
-    """Keep a selection in the session and mirror it in the link, touching the link only where it differs."""
+def update(session: MutableMapping[Any, Any], params: Link, selection: Selection) -> None:
+    """Keep a selection in the session and mirror it in the link, at once and only where it differs.
+
+    A browser keeps one entry of its history per write: what one action changes is one step of its Back button.
+    """
     query = selection.to_query()
     session[SESSION_KEY] = query
-    for name in [name for name in params if name not in query]:
-        del params[name]
-    for name, text in query.items():
-        if params.get(name) != text:
-            params[name] = text
+    if {name: params[name] for name in params} != query:
+        params.from_dict(query)
 
 
 class _Unfit(Exception):

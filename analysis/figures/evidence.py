@@ -4,15 +4,21 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.evidence.head_sets import RANDOM, SPATIAL, TEMPORAL, WORDS
+from analysis.evidence.head_sets import MAGNITUDE, RANDOM, SPATIAL, TEMPORAL, UNIMPORTANT, WORDS
 from analysis.evidence.premise import OUTCOMES
 from analysis.evidence.roles import FAILS, HOLDS
 from analysis.evidence.scores import PREDICTS
 from analysis.figures.intervals import DOT, dots, error_bars, hover_words, intervals
 from analysis.figures.style import PART_COLORS, ROLE_COLORS, ROLE_NAMES, label, level, make_figure, upright
 
-KIND_COLORS = {TEMPORAL: ROLE_COLORS["T"], SPATIAL: ROLE_COLORS["S"], RANDOM: "#7f7f7f"}
-KIND_DASHES = {TEMPORAL: "solid", SPATIAL: "dash", RANDOM: "dot"}
+KIND_LINES = {
+    TEMPORAL: (ROLE_COLORS["T"], "solid"),
+    SPATIAL: (ROLE_COLORS["S"], "dash"),
+    RANDOM: ("#7f7f7f", "dot"),
+    UNIMPORTANT: ("#009E73", "dashdot"),
+    MAGNITUDE: ("#CC79A7", "longdash"),
+}
+"""Colour and dash of every kind of set: no two share both."""
 SYMBOLS = ("circle", "square-open", "diamond-open", "triangle-up-open", "x-thin-open")
 
 
@@ -58,6 +64,7 @@ def damage_by_number(outcomes: pd.DataFrame, outcome: str, *, height: int = 300)
     traces = []
     for index, (kind, part) in enumerate(rows.groupby("kind", sort=False)):
         part = part.sort_values("removed")
+        color, dash = KIND_LINES.get(str(kind), ("#56B4E9", "longdashdot"))
         # Side by side, so that intervals do not cover one another.
         shift = 0.02 * (counts[-1] if counts else 1) * (index - 2)
         traces.append(
@@ -68,7 +75,7 @@ def damage_by_number(outcomes: pd.DataFrame, outcome: str, *, height: int = 300)
                 "x": part["removed"] + shift,
                 "y": part["damage"],
                 "error_y": error_bars(part, "damage"),
-                "line": {"color": KIND_COLORS.get(str(kind), "#009E73"), "dash": KIND_DASHES.get(str(kind), "dashdot")},
+                "line": {"color": color, "dash": dash},
                 "marker": {"symbol": SYMBOLS[index % len(SYMBOLS)], "size": 9},
                 "customdata": hover_words(part, ["dense", "value", "n"]),
                 "hovertemplate": "%{y:.3g} · dense %{customdata[0]}, without the heads %{customdata[1]}, "
@@ -156,7 +163,7 @@ def attribute_differences(attributes: pd.DataFrame) -> go.Figure:
     return intervals(
         [dots(attributes, attributes["attribute"], "difference", name="difference", words=["within", "between", "n"])],
         labels=list(attributes["attribute"]),
-        x={"name": "disagreement: differing − sharing it", "tickformat": ".0%"},
+        x={"name": "disagreement: differing − sharing it", "tickformat": "~%"},
         guides={"": 0.0},
     )
 
@@ -175,7 +182,7 @@ def disagreement_over_steps(steps: pd.DataFrame, *, height: int = 220) -> go.Fig
     return make_figure(
         [bars],
         x={"name": "timestep t", "type": "category", "nticks": 12},
-        y={"name": "samples disagree", "tickformat": ".0%", "rangemode": "tozero"},
+        y={"name": "samples disagree", "tickformat": "~%", "rangemode": "tozero"},
         height=height,
     )
 

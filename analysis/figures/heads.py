@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.style import GUIDE, ROLE_COLORS, ROLE_NAMES, Mark, make_figure
+from analysis.figures.style import GUIDE, ROLE_COLORS, ROLE_NAMES, Mark, ink_on, make_figure
 from analysis.marks import MARK_NAMES
 from analysis.roles import LETTERS, classify
 
@@ -41,13 +41,12 @@ def head_grid(frame: pd.DataFrame, *, tau_s: float, tau_t: float, height: int | 
             "showscale": False,
             "xgap": 1,
             "ygap": 2,
-            "text": letters,
-            "texttemplate": "%{text}" if heads <= LETTERED_HEADS else None,
-            "textfont": {"color": "#fff", "size": 11},
             "customdata": hover,
             "hovertemplate": "block %{y}, head %{x} · %{customdata}<extra></extra>",
         }
     ]
+    if heads <= LETTERED_HEADS:
+        traces.append(_letters(letters))
     where = {
         MARK_NAMES["F"]: ("square-open", np.char.find(marks, "F") >= 0),
         MARK_NAMES["U"]: ("circle-open", np.char.find(marks, "U") >= 0),
@@ -87,10 +86,12 @@ def frame_map(values: np.ndarray, *, name: str = "share of attention", height: i
     every = 1 if frames <= 12 else 5
     return make_figure(
         [heat],
-        x={"name": "key frame", "dtick": every, "constrain": "domain", "constraintoward": "right"},
+        x={"name": "key frame", "dtick": every, "constrain": "domain", "constraintoward": "left"},
         y={"name": "query frame", "dtick": every, "autorange": "reversed", "scaleanchor": "x", "constrain": "domain",
            "showgrid": False},
         height=height,
+        # Square cells: a wider figure would leave its scale far from them.
+        width=height + 130,
         hovermode="closest",
     )  # fmt: skip
 
@@ -106,6 +107,23 @@ def _cells(frame: pd.DataFrame, column: str, shape: tuple[int, int]) -> np.ndarr
     if column in frame:
         cells[frame["block"], frame["head"]] = frame[column].astype(bool)
     return cells
+
+
+def _letters(letters: np.ndarray) -> Mark:
+    """The role of every cell, written: a heat map has one colour for all its texts, which would not read on all roles."""
+    block, head = np.nonzero(letters != "")
+    written = letters[block, head]
+    return {
+        "type": "scatter",
+        "name": "letters",
+        "x": head,
+        "y": block,
+        "mode": "text",
+        "text": written,
+        "textfont": {"color": [ink_on(ROLE_COLORS[letter]) for letter in written], "size": 11},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
 
 
 def _symbols(name: str, symbol: str, cells: np.ndarray) -> Mark:

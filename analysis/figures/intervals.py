@@ -27,7 +27,13 @@ def intervals(
     return make_figure(
         traces,
         x={"showgrid": True, "gridcolor": "rgba(128,128,128,0.15)", **x},
-        y={"name": "", "categoryorder": "array", "categoryarray": list(reversed(list(dict.fromkeys(labels))))},
+        # Whole labels, however long: the margin is the least that they get.
+        y={
+            "name": "",
+            "automargin": True,
+            "categoryorder": "array",
+            "categoryarray": list(reversed(list(dict.fromkeys(labels)))),
+        },
         height=top + 62 + ROW * max(len(set(labels)), 1),
         margin={"l": left, "r": 20, "t": top, "b": 46},
         hovermode="closest",

@@ -12,6 +12,7 @@ from analysis.figures.style import (
     ROLE_NAMES,
     Mark,
     band,
+    ink_on,
     label,
     level,
     make_figure,
@@ -19,7 +20,9 @@ from analysis.figures.style import (
     upright,
 )
 
-BESIDE = {"xref": "paper", "x": 1.015, "xanchor": "left"}
+BESIDE = {"xref": "paper", "x": 1, "xanchor": "left", "xshift": 4}
+BEYOND = {**BESIDE, "xshift": 30}
+"""Where role letters stand: beyond 1/Fl, which falls into the range of one of them."""
 
 
 def ratio_over_timesteps(
@@ -43,14 +46,14 @@ def ratio_over_timesteps(
         x={"name": "timestep t", "autorange": "reversed"},
         y={"name": "ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         height=height,
-        margin={"l": 52, "r": 50, "t": 28 if len(groups) > 1 else 10, "b": 42},
+        margin={"l": 52, "r": 46, "t": 28 if len(groups) > 1 else 10, "b": 42},
         shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
         annotations=[
             # Beside the plot, where no curve can run through them.
-            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
-            label("<b>M</b>", **BESIDE, y=(tau_s + tau_t) / 2),
-            label("<b>T</b>", **BESIDE, y=tau_t / 2),
-            label(f"1/{round(1 / uniform)}", **BESIDE, xshift=13, y=uniform),
+            label("<b>S</b>", **BEYOND, y=(1 + tau_s) / 2),
+            label("<b>M</b>", **BEYOND, y=(tau_s + tau_t) / 2),
+            label("<b>T</b>", **BEYOND, y=tau_t / 2),
+            label(f"1/{round(1 / uniform)}", **BESIDE, y=uniform),
         ],
         showlegend=len(groups) > 1,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
@@ -81,6 +84,8 @@ def _ratio_line(frame: pd.DataFrame, branch: str, dash: str, tau_s: float, tau_t
         "x": column["timestep"],
         "y": column["mean"],
         "mode": "lines+markers",
+        # A head of ratio 0 lies on the axis.
+        "cliponaxis": False,
         "line": {"color": "gray", "width": 1.5, "dash": dash},
         "marker": {"size": 8, "color": [ROLE_COLORS.get(letter, "gray") for letter in letters]},
         "customdata": np.stack([letters, *(_numbers(column[name]) for name in ("low", "high", "n"))], axis=-1),
@@ -112,10 +117,12 @@ def ratio_histogram(
         for letter, name in ROLE_NAMES.items()
     ]
     marks = {"τt": tau_t, "τs": tau_s, "1/Fl": uniform}
+    highest = int(np.histogram(values, edges)[0].max())
     return make_figure(
         bars,
         x={"name": "ratio r", "range": [0, 1]},
-        y={"name": "heads"},
+        # Room above the bars for the names of the thresholds.
+        y={"name": "heads", "range": [0, 1.2 * max(highest, 1)]},
         height=height,
         shapes=[upright(value, "dot" if text == "1/Fl" else "solid") for text, value in marks.items()],
         annotations=[
@@ -174,6 +181,7 @@ def ratio_of_heads(frame: pd.DataFrame, *, tau_s: float, tau_t: float, uniform: 
         "text": letters,
         "textposition": "inside",
         "insidetextanchor": "start",
+        "insidetextfont": {"color": [ink_on(ROLE_COLORS.get(letter, "#808080")) for letter in letters]},
         "marker": {"color": [ROLE_COLORS.get(letter, "gray") for letter in letters]},
         "customdata": np.stack([*(_numbers(frame[name].to_numpy()) for name in ("standard_error", "n"))], axis=-1),
         "hovertemplate": "head %{x} · %{text} · r %{y:.3f} ± %{customdata[0]} · n %{customdata[1]}<extra></extra>",
@@ -229,12 +237,12 @@ def mean_ratio_per_block(
         x={"name": "block", "dtick": 1 if len(frame) <= 12 else 5},
         y={"name": "mean ratio r", "range": [0, 1], "tickvals": [0, 0.25, 0.5, 0.75, 1]},
         height=height,
-        margin={"l": 52, "r": 50, "t": 10, "b": 42},
+        margin={"l": 52, "r": 46, "t": 10, "b": 42},
         shapes=[*(band(*ends, rgba(ROLE_COLORS[role], 0.14)) for role, ends in bands.items()), level(uniform)],
         annotations=[
-            label("<b>S</b>", **BESIDE, y=(1 + tau_s) / 2),
-            label("<b>T</b>", **BESIDE, y=tau_t / 2),
-            label(f"1/{round(1 / uniform)}", **BESIDE, xshift=13, y=uniform),
+            label("<b>S</b>", **BEYOND, y=(1 + tau_s) / 2),
+            label("<b>T</b>", **BEYOND, y=tau_t / 2),
+            label(f"1/{round(1 / uniform)}", **BESIDE, y=uniform),
         ],
     )
 

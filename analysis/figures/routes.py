@@ -24,7 +24,7 @@ def disagreement_by_step(found: RouteVariation, *, height: int = 220) -> go.Figu
     return make_figure(
         [bars],
         x={"name": "timestep t", "type": "category", "nticks": 12},
-        y={"name": "samples disagree", "tickformat": ".0%", "range": [0, 1.15 * largest or 1.0]},
+        y={"name": "samples disagree", "tickformat": "~%", "range": [0, 1.15 * largest or 1.0]},
         height=height,
         shapes=[level(found.ceiling)],
         annotations=[label("at random", xref="paper", x=1, xanchor="right", y=found.ceiling, yanchor="bottom")],

@@ -73,6 +73,41 @@ def label(text: str, **place: Any) -> Mark:
     return {"text": text, "showarrow": False, "font": {"size": 11}, **place}
 
 
+def ink_on(color: str) -> str:
+    """Black or white, whichever reads better on a hex colour (the larger contrast of WCAG).
+
+    >>> [ink_on(color) for color in ROLE_COLORS.values()]
+    ['#fff', '#000', '#000']
+    """
+    return "#000" if contrast("#000000", color) >= contrast("#ffffff", color) else "#fff"
+
+
+def contrast(one: str, two: str) -> float:
+    """The contrast of two hex colours by WCAG, from 1 to 21; text needs 4.5.
+
+    >>> round(contrast("#ffffff", "#999999"), 2)
+    2.85
+    """
+    high, low = sorted((_luminance(one), _luminance(two)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: str) -> float:
+    levels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in levels]
+    return sum(share * level for share, level in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def on_white(color: str, alpha: float) -> str:
+    """A hex colour as it looks on white at an opacity: a tint that is the same on every page.
+
+    >>> on_white("#0072B2", 0.5)
+    '#80b8d8'
+    """
+    levels = [round(255 + alpha * (int(color[i : i + 2], 16) - 255)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{level:02x}" for level in levels)
+
+
 def rgba(color: str, alpha: float) -> str:
     """A hex colour with an opacity.
 

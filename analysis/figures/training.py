@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.style import ROLE_COLORS, ROLE_NAMES, Mark, make_figure, rgba
+from analysis.figures.style import ROLE_COLORS, ROLE_NAMES, Mark, ink_on, make_figure, on_white
 
 ABOVE = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0}
 # Okabe-Ito, readable on light and dark; each line with a dash and each point set with a symbol of its own.
@@ -70,7 +70,9 @@ def logged_curve(curves: pd.DataFrame, column: str, name: str, *, log: bool = Fa
         # Over several decades the steps between them would stand too close.
         if len(positive) and positive.max() > 20 * positive.min():
             scale = {"type": "log", "exponentformat": "power", "dtick": 1}
-    return make_figure([line], x={"name": "step"}, y={"name": name, **scale}, height=height)
+    # Powers are set larger than other numbers, and the axis has a name beside them.
+    margin = {"l": 66, "r": 34, "t": 10, "b": 42}
+    return make_figure([line], x={"name": "step"}, y={"name": name, **scale}, height=height, margin=margin)
 
 
 def validation_curves(
@@ -138,9 +140,12 @@ def role_counts(teacher: pd.DataFrame, student: pd.DataFrame, *, height: int = 2
             # One key for both; which bar is whose is said below them.
             bar |= {"legendgroup": letter, "showlegend": whose == "student"}
             outline = {"width": 1.5 if whose == "student" else 0, "color": "#7f7f7f"}
-            pattern = {"shape": PATTERNS[letter], "size": 5, "solidity": 0.3}
-            bar |= {"marker": {"color": rgba(color, alpha), "pattern": pattern, "line": outline}}
-            traces.append(bar | {"text": [letter if n else "" for n in frame[letter]], "textposition": "inside"})
+            # Over the fill, so that the letter has one colour behind it on a light and on a dark page.
+            pattern = {"shape": PATTERNS[letter], "size": 5, "solidity": 0.2, "fillmode": "overlay"}
+            fill = on_white(color, alpha)
+            bar |= {"marker": {"color": fill, "pattern": pattern | {"fgcolor": "#fff"}, "line": outline}}
+            bar |= {"text": [letter if n else "" for n in frame[letter]], "textposition": "inside", "textangle": 0}
+            traces.append(bar | {"insidetextfont": {"color": ink_on(fill)}, "insidetextanchor": "middle"})
     return make_figure(
         traces,
         x={"name": "block (left the teacher, right the student)", "dtick": 1 if len(teacher) <= 16 else 5},

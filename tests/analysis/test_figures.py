@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.evidence.head_sets import WORDS
 from analysis.figures.blocks import parts_over_timesteps, residual_map, residual_parts
+from analysis.figures.evidence import KIND_LINES
 from analysis.figures.heads import frame_map, head_grid
+from analysis.figures.intervals import dots, intervals
 from analysis.figures.roles import mean_ratio_per_block, ratio_histogram, ratio_over_timesteps, roles_per_block
-from analysis.figures.style import ROLE_COLORS
+from analysis.figures.style import ROLE_COLORS, contrast
+from analysis.figures.training import role_counts
 
 FRAME = pd.DataFrame(
     {"timestep": [100.0, 900.0, 500.0], "mean": [0.1, 0.8, 0.5], "low": [0.05, 0.75, 0.4], "high": [0.15, 0.9, 0.6]}
@@ -100,9 +104,12 @@ def test_the_grid_shows_every_role_mark_and_gap():
     figure = head_grid(HEADS, tau_s=0.7, tau_t=0.3)
     cells = figure.data[0]
     assert np.array_equal(cells.z, [[0, 1, 2], [np.nan, 2, 2]], equal_nan=True)
-    assert [list(row) for row in cells.text] == [["S", "M", "T"], ["", "T", "T"]]
+    letters = trace(figure, "letters")
+    assert list(zip(letters.y, letters.x, letters.text, strict=True)) == [
+        (0, 0, "S"), (0, 1, "M"), (0, 2, "T"), (1, 1, "T"), (1, 2, "T")
+    ]  # fmt: skip
     assert [color for _, color in cells.colorscale] == [ROLE_COLORS[letter] for letter in "SSMMTT"]
-    places = {one.name: list(zip(one.y, one.x, strict=True)) for one in figure.data[1:5]}
+    places = {one.name: list(zip(one.y, one.x, strict=True)) for one in figure.data[2:6]}
     assert places == {
         "first-frame sink": [(0, 2), (1, 2)],
         "uniform": [(1, 1), (1, 2)],
@@ -111,7 +118,37 @@ def test_the_grid_shows_every_role_mark_and_gap():
     }
     assert "temporal · uniform · first-frame sink" in cells.customdata[1][2]
     wide = pd.DataFrame({"block": 0, "head": range(40), "ratio": 0.5})
-    assert head_grid(wide, tau_s=0.7, tau_t=0.3).data[0].texttemplate is None
+    assert "letters" not in [one.name for one in head_grid(wide, tau_s=0.7, tau_t=0.3).data]
+
+
+def test_role_letters_read_on_their_colours():
+    letters = trace(head_grid(HEADS, tau_s=0.7, tau_t=0.3), "letters")
+    shown = {(letter, ink) for letter, ink in zip(letters.text, letters.textfont.color, strict=True)}
+    assert len(shown) == 3
+    for letter, ink in shown:
+        assert contrast({"#000": "#000000", "#fff": "#ffffff"}[ink], ROLE_COLORS[letter]) >= 4.5
+    counts = pd.DataFrame({"block": [0], "S": [1], "M": [1], "T": [1]})
+    for bar in role_counts(counts, counts).data:
+        ink = {"#000": "#000000", "#fff": "#ffffff"}[bar.insidetextfont.color]
+        assert contrast(ink, bar.marker.color) >= 4.5 and bar.marker.pattern.fillmode == "overlay"
+
+
+def test_role_letters_and_uniform_attention_stand_apart_beside_the_plot():
+    for figure in (ratio_over_timesteps(FRAME, **MARKS), mean_ratio_per_block(BLOCKS, **MARKS)):
+        shifts = {mark.text: mark.xshift or 0 for mark in figure.layout.annotations}
+        uniform = shifts.pop("1/9")
+        assert min(shifts.values()) - uniform >= 24 and max(shifts.values()) + 12 <= figure.layout.margin.r
+
+
+def test_long_labels_of_intervals_are_whole():
+    rows = pd.DataFrame({"mean": [0.5], "low": [0.4], "high": [0.6], "n": [9]})
+    label = "prompts, each with a seed of its own"
+    figure = intervals([dots(rows, [label], "mean", name="x", words=["n"])], labels=[label], x={"name": "x"}, guides={})
+    assert figure.layout.yaxis.automargin
+
+
+def test_no_two_kinds_of_head_sets_share_colour_and_dash():
+    assert set(KIND_LINES) == set(WORDS) and len(set(KIND_LINES.values())) == len(WORDS)
 
 
 def test_the_frame_map_runs_from_query_to_key():

@@ -116,6 +116,14 @@ def test_the_first_look_needs_no_click_no_scroll_and_no_network(heads):
     assert heads.foreign == []
 
 
+def test_what_takes_a_narrow_chart_out_stands_clear_of_its_axis(heads):
+    chart = heads.locator(".st-key-chart_ratio_over_timesteps")
+    name = chart.locator(".xtitle").bounding_box()
+    button = chart.get_by_role("button", name="Take out").bounding_box()
+    assert chart.bounding_box()["width"] < 300, "this chart is the narrow one"
+    assert button["y"] >= name["y"] + name["height"] or button["x"] >= name["x"] + name["width"] + 8
+
+
 def test_dragging_a_threshold_sends_nothing_until_released(heads, idle):
     handle = heads.locator(".handle[data-threshold='1']")
     before, counts = thresholds(heads)[1], heads.locator(".counts").inner_text()
@@ -139,11 +147,13 @@ def test_dragging_a_threshold_sends_nothing_until_released(heads, idle):
 
 
 def test_pinning_by_mouse_and_keyboard_changes_the_card_and_the_link(heads, idle):
-    first = card(heads)
+    first, entries = card(heads), heads.evaluate("history.length")
     box = heads.locator(".cells canvas").bounding_box()
     heads.mouse.click(box["x"] + box["width"] * 0.93, box["y"] + box["height"] * 0.93)
     heads.wait_for_url(re.compile(r"block=7&head=9|head=9"))
     idle(heads)
+    # Block and head are one step of the Back button, not two.
+    assert heads.evaluate("history.length") == entries + 1
     expect(pinned(heads)).to_contain_text("Block 7, head 9")
     assert card(heads) != first
     heads.locator(".cells").focus()

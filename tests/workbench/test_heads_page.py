@@ -134,6 +134,22 @@ def test_ablating_a_head_asks_for_the_same_prompt_and_seed_with_it_and_without(o
     assert len(open_workspace(tmp_path / "workspace").list(command="generate")) == 3
 
 
+def test_the_steps_of_an_ablation_are_chosen_beside_it_and_come_back(open_page, tmp_path):
+    page = {"run": "runs/demo", "block": "3", "head": "7"}
+    test = alive(open_page(PAGE, PROJECT / "data" / "runs", **page))
+    usual = next(caption.value for caption in test.caption if "Ablate this head" in caption.value)
+    test = alive(test.number_input(key="ablate_head_steps").set_value(2).run())
+    cheaper = next(caption.value for caption in test.caption if "Ablate this head" in caption.value)
+    assert cheaper != usual
+    alive(test.button(key="ablate_head").click().run())
+    jobs = open_workspace(tmp_path / "workspace").list(command="generate")
+    assert [job.arguments["steps"] for job in jobs] == [2, 2]
+    # Another session, such as after a reload, shows what was asked for last.
+    again = alive(open_page(PAGE, PROJECT / "data" / "runs", **page))
+    assert again.number_input(key="ablate_head_steps").value == 2
+    assert "Without block 3, head 7" in words(again)
+
+
 def test_a_model_that_is_not_here_cannot_be_ablated(at):
     test = alive(at(run="captures/first"))
     assert "Ablating needs the model" in words(test) and "ablate_head" not in [button.key for button in test.button]

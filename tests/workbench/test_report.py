@@ -26,6 +26,7 @@ from workbench.commands.mask import mask as make_mask
 from workbench.commands.report import report
 from workbench.report.build import build_report
 from workbench.report.page import figure_json, render_report, table_html
+from workbench.report.part import Part, Report
 from workbench.state import Selection
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \"' &lt; <!-- {{7*7}} \u2028 ünï"
@@ -246,6 +247,15 @@ def test_a_run_without_everything_has_a_shorter_report(tmp_path, capsys):
 def test_long_tables_say_what_they_leave_out():
     assert "The first 3 of 5 rows" in table_html(pd.DataFrame({"x": range(5)}), most=3)
     assert table_html(pd.DataFrame({"x": [0.5, np.nan], "y": [True, False]})).count("<td") == 4
+
+
+def test_numbers_without_a_figure_are_open_and_commands_are_code():
+    shown = Part("Sizes", "See `pare <info>`.", facts=[("By", "`pare mask`")], table=pd.DataFrame({"block": [1]}))
+    empty = Report("t", "f", "pare report", None, "", {"Differs": [], "A": [("Run", "a")]}, [shown])
+    text = render_report(empty)
+    assert "<summary>Numbers</summary>" not in text and '<td class="number">1</td>' in text
+    assert "<code>pare &lt;info&gt;</code>" in text and "<dd><code>pare mask</code></dd>" in text
+    assert "Differs" not in text and "<details open><summary>A</summary>" in text
 
 
 def test_a_figure_cannot_end_its_script():

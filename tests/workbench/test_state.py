@@ -11,6 +11,17 @@ RUNS, FILES = ("data/runs/demo", "workspace/b"), ("workspace/m.safetensors", "da
 FACTS = Facts("data/runs/demo", 8, 10, steps=10, samples=4, branches=("cond", "uncond"), runs=RUNS, files=FILES)
 
 
+class Link(dict):
+    """A query string that counts how often it is written: a browser has one entry of history for each."""
+
+    writes = 0
+
+    def from_dict(self, params):
+        self.clear()
+        super().update(params)
+        self.writes += 1
+
+
 def optional(strategy):
     return st.none() | strategy
 
@@ -161,7 +172,7 @@ def test_the_object_is_frozen():
 
 
 def test_a_session_opens_with_its_link_and_leads_after_a_page_change():
-    session, link = {}, {"block": "2", "head": "3"}
+    session, link = {}, Link({"block": "2", "head": "3"})
     first, _ = current(session, link, FACTS)
     assert (first.block, first.head) == (2, 3)
     assert link == {"run": "data/runs/demo", "block": "2", "head": "3"}
@@ -172,7 +183,7 @@ def test_a_session_opens_with_its_link_and_leads_after_a_page_change():
 
 
 def test_an_edited_address_is_read_again_and_a_note_shows_once():
-    session, link = {}, {}
+    session, link = {}, Link()
     current(session, link, FACTS)
     link["block"], link["head"] = "5", "44"
     selection, notes = current(session, link, FACTS)
@@ -180,8 +191,22 @@ def test_an_edited_address_is_read_again_and_a_note_shows_once():
     assert current(session, link, FACTS) == (selection, [])
 
 
+def test_what_one_action_changes_is_one_write_and_what_it_leaves_is_none():
+    session, link = {}, Link()
+    selection, _ = current(session, link, FACTS)
+    assert link.writes == 1
+    selection = selection.changed(block=2, head=3, tau_s=0.8, sample=1)
+    update(session, link, selection)
+    assert link.writes == 2 and link == selection.to_query()
+    update(session, link, selection)
+    current(session, link, FACTS)
+    assert link.writes == 2
+    update(session, link, Selection())
+    assert link.writes == 3 and link == {}
+
+
 def test_another_run_keeps_what_still_fits():
-    session, link = {}, {"block": "7", "head": "9", "p": "0.4"}
+    session, link = {}, Link({"block": "7", "head": "9", "p": "0.4"})
     selection, _ = current(session, link, FACTS)
     update(session, link, selection.changed(run="small"))
     small = Facts(run="small", blocks=2, heads=2, steps=1, samples=1, branches=("cond",))

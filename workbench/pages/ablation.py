@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from workbench.head_sets import mask_without
 from workbench.jobs.job import Job, State
 from workbench.pages import prune_work as work
 from workbench.pages.compare_link import compare_link
-from workbench.pages.generate_panel import PROMPT, USUAL_STEPS, usual_steps
+from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS, usual_steps
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.run_model import model_of, unreadable
 from workbench.pages.shell import guard, jobs_of
@@ -29,6 +29,8 @@ from workbench.teacher_videos import Clips
 
 POLL_SECONDS = 0.7
 MASKS_FOLDER = "masks"
+STEPS_WIDTH = 120
+"""Pixels of the steps field beside the button."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,43 @@ class Ablation:
     def jobs(self, run: Run, places: Places) -> list[dict[str, Any]]:
         """The arguments of both `generate` jobs, dense first."""
         mask = self.mask_path(run, places)
-        return [{**work.generate_job_arguments(run, self.preview, each), "model": self.model} for each in (None, mask)]
+        return [work.generate_job_arguments(run, self.preview, each, model=self.model) for each in (None, mask)]
 
 
 def ablation_of(
-    run: Run, places: Places, words: str, members: np.ndarray, clips: Clips | None, selection: Selection
+    run: Run, places: Places, words: str, members: np.ndarray, clips: Clips | None, selection: Selection, key: str
 ) -> Ablation:
-    """The ablation of these heads with the prompt and seed that the page shows, else with the run's own first ones."""
+    """The ablation of these heads with the prompt and seed that the page shows, else with the run's own first ones.
+
+    Its steps are those of the field beside the button `key`, else of the last ablation of these heads, else the usual.
+    """
     model = model_of(run, places)
-    steps = USUAL_STEPS if unreadable(model) else usual_steps(model)
+    usual = USUAL_STEPS if unreadable(model) else usual_steps(model)
     sample = run.manifest.samples[selection.sample or 0] if run.manifest.samples else None
     if clips is not None:
-        preview = work.Preview(clips.prompt, clips.seed, steps)
+        preview = work.Preview(clips.prompt, clips.seed, usual)
     elif sample is not None and sample.prompt:
-        preview = work.Preview(sample.prompt, sample.seed, steps)
+        preview = work.Preview(sample.prompt, sample.seed, usual)
     else:
-        preview = work.Preview(PROMPT, 0, steps)
-    return Ablation(words, members, preview, model)
+        preview = work.Preview(PROMPT, 0, usual)
+    ablation = Ablation(words, members, preview, model)
+    steps = st.session_state.get(_steps_key(key)) or _last_steps(run, places, ablation) or usual
+    return replace(ablation, preview=replace(preview, steps=steps))
+
+
+def _steps_key(key: str) -> str:
+    return f"{key}_steps"
+
+
+def _last_steps(run: Run, places: Places, ablation: Ablation) -> int | None:
+    """The steps of the last ablation of these heads, whatever its prompt, so that it shows again after a reload."""
+    if not (places.workspace / "jobs.sqlite3").is_file():
+        return None
+    mask = str(ablation.mask_path(run, places))
+    jobs = [job for job in jobs_of(places).list(command="generate") if job.arguments.get("mask") == mask]
+    last = max(jobs, key=lambda job: job.created, default=None)
+    steps = None if last is None else last.arguments.get("steps")
+    return steps if isinstance(steps, int) else None
 
 
 def missing_jobs(run: Run, places: Places, ablation: Ablation) -> list[dict[str, Any]]:
@@ -90,22 +112,24 @@ def start_or_say(run: Run, places: Places, ablation: Ablation) -> None:
 
 
 def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: str) -> str | None:
-    """The button, and in words what it costs or what is in the way; nothing once both videos are there."""
+    """The button with its steps, and in words what it costs or what is in the way; no button once both videos are there."""
     reason = unreadable(ablation.model)
     if reason is not None:
         return plain(f"Ablating needs the model: {reason}")
     lacking = missing_jobs(run, places, ablation)
+    if lacking:
+        st.button(
+            label,
+            key=key,
+            icon=":material/visibility_off:",
+            help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without them.",
+            on_click=start_or_say,
+            args=(run, places, ablation),
+        )
+    st.number_input("Steps", 1, MOST_STEPS, ablation.preview.steps, key=_steps_key(key), width=STEPS_WIDTH)
     if not lacking:
         return None
     cost = work.preview_cost(places, run, ablation.preview.steps, len(lacking), model=ablation.model)
-    st.button(
-        label,
-        key=key,
-        icon=":material/visibility_off:",
-        help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without them.",
-        on_click=start_or_say,
-        args=(run, places, ablation),
-    )
     return plain(f"{label}: {cost}")
 
 

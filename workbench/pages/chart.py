@@ -79,17 +79,26 @@ def show_part(part: Part, *, key: str, name: str) -> None:
 
 
 def take_out(
-    figure: Figure, *, key: str, alt: str, table: Table | None, python: str, command: str | None, name: str
+    figure: Figure,
+    *,
+    key: str,
+    alt: str,
+    table: Table | None,
+    python: str,
+    command: str | None,
+    name: str,
+    label: str = "Take out",
 ) -> None:
     """The "Take out" of a chart, alone: what a map drawn by a component of ours shows beside it (see `show_chart`).
 
-    Nothing is made before it is opened; opening it reruns nothing else of the page.
+    Where two of them stand together, `label` says of what. Nothing is made before it is opened; opening it reruns
+    nothing else of the page.
     """
     chart = Chart(figure, key, alt, table, python, command, name)
 
     def show() -> None:
         with st.container(key=f"corner_{key}", horizontal=True, horizontal_alignment="right"):
-            opened = st.popover("Take out", type="tertiary", key=f"take_out_{key}", on_change="rerun")
+            opened = st.popover(label, type="tertiary", key=f"take_out_{key}", on_change="rerun")
         if opened.open:
             with opened, guard("take out"):
                 show_ways(chart)

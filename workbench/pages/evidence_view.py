@@ -15,6 +15,8 @@ from workbench.report.part import Part
 from workbench.stored_evidence import Found, label
 
 TABLE_HEIGHT = 320
+SHORT_TABLE = 8
+"""Up to so many rows a table is as high as they are."""
 
 
 def show_answer(found: Found) -> None:
@@ -42,7 +44,7 @@ def show_about(answer: Answer) -> None:
         with guard("tables"):
             name = st.selectbox("Table", list(answer.tables), key=f"evidence_table_{answer.question}")
             table = answer.tables[name]
-            st.dataframe(table, height=TABLE_HEIGHT, hide_index=True)
+            st.dataframe(table, height=TABLE_HEIGHT if len(table) > SHORT_TABLE else "content", hide_index=True)
             csv_button(table, name=f"evidence-{answer.question}-{name}", key=f"evidence_{answer.question}")
 
 

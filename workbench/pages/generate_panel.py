@@ -1,7 +1,6 @@
 """A prompt, a button, a job, a video: the model answers on the page that shows its heads."""
 
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -12,6 +11,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
 from workbench.pages.data import pipeline_names
 from workbench.pages.job_view import cancel, show_progress, show_video
+from workbench.pages.same_video import OWN
 from workbench.pages.shell import guard, jobs_of
 from workbench.pages.text import command_line, plain, short_path
 from workbench.places import Places
@@ -70,8 +70,12 @@ def last_generation(places: Places) -> Job | None:
     """The newest generation job of the workspace, or None."""
     if not (places.workspace / "jobs.sqlite3").is_file():
         return None
-    # Masked videos stand beside their dense ones, elsewhere.
-    jobs = [job for job in jobs_of(places).list(command="generate", limit=50) if not job.arguments.get("mask")]
+    # Masked and routed videos stand beside their dense ones, elsewhere.
+    jobs = [
+        job
+        for job in jobs_of(places).list(command="generate", limit=50)
+        if not job.arguments.get("mask") and job.arguments.get("router") in (None, "none")
+    ]
     return max(jobs, key=lambda job: job.created, default=None)
 
 
@@ -120,15 +124,12 @@ def _show_generation(places: Places, job: Job) -> None:
 
 
 def generate_command(job: Job) -> str:
-    """The command line that makes the same video."""
-    arguments: dict[str, Any] = dict(job.arguments)
-    model = str(arguments.get("model", "demo"))
+    """The command line that makes the same video.
+
+    >>> generate_command(Job("a-1", "generate", {"model": "demo", "steps": 2, "router": "none"}, "cpu", State.DONE))
+    'pare generate demo --steps 2 --router none --out video.mp4'
+    """
+    arguments = {name: value for name, value in job.arguments.items() if name not in OWN}
+    model = str(arguments.pop("model", "demo"))
     known = model if not Path(model).is_absolute() else short_path(Path(model))
-    return command_line(
-        "generate",
-        known,
-        prompt=arguments.get("prompt"),
-        steps=arguments.get("steps"),
-        seed=arguments.get("seed"),
-        out="video.mp4",
-    )
+    return command_line("generate", known, **arguments, out="video.mp4")

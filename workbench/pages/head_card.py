@@ -6,7 +6,7 @@ from plotly.colors import sequential
 
 from analysis.figures.heads import frame_map as figure_of_map
 from analysis.figures.roles import ratio_over_timesteps
-from analysis.figures.style import ROLE_COLORS, ROLE_NAMES
+from analysis.figures.style import ROLE_COLORS, ROLE_NAMES, ink_on
 from analysis.figures.tables import frame_map_table
 from analysis.head_view import HeadView
 from analysis.importance import protected
@@ -106,7 +106,7 @@ def show_head_card(
 
 
 def _show_name(view: HeadView, marks: HeadMarks | None, cell: tuple[int, int]) -> None:
-    ink = "#000" if view.role == "M" else "#fff"
+    ink = ink_on(ROLE_COLORS[view.role])
     mark = str(marks.letters()[cell]) if marks is not None else ""
     names = " · ".join([ROLE_NAMES[view.role], *(MARK_NAMES[letter] for letter in mark)])
     st.html(

@@ -114,6 +114,7 @@ def show_grid(
             python=recipes.head_grid(run, selection),
             command=command,
             name=f"{run.folder.name}-heads",
+            label="Take out grid",
         )
         take_out(
             lambda: ratio_histogram(ratio, **thresholds, uniform=run.uniform),
@@ -123,6 +124,7 @@ def show_grid(
             python=recipes.ratio_histogram(run, selection),
             command=command,
             name=f"{run.folder.name}-ratios",
+            label="Take out histogram",
         )
 
 

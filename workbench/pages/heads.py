@@ -187,8 +187,8 @@ def show_page(shell: Shell) -> None:
                 members = np.zeros(cells.by_head().shape, bool)
                 members[cell] = True
                 words = f"block {cell[0]}, head {cell[1]}"
-                ablations.append(ablation_of(run, places, words, members, clips, selection))
-                with st.container(horizontal=True, vertical_alignment="center"):
+                ablations.append(ablation_of(run, places, words, members, clips, selection, "ablate_head"))
+                with st.container(horizontal=True, vertical_alignment="bottom"):
                     cost = show_button(run, places, ablations[0], "Ablate this head", "ablate_head")
                     show_pick(selection, cell)
                 if cost is not None:
@@ -199,9 +199,8 @@ def show_page(shell: Shell) -> None:
         with videos, guard("video"):
             show_videos(run, clips, selection, places)
         if loaded is not None:
-            ablations.append(
-                ablation_of(run, places, f"set {loaded.name}", loaded.array, clips, selection)
-            )  # fmt: skip
+            words = f"set {loaded.name}"
+            ablations.append(ablation_of(run, places, words, loaded.array, clips, selection, "ablate_set"))
         with guard("ablation"):
             show_ablations(run, places, ablations, selection)
         mask, sets = st.columns(2, gap="medium")
@@ -218,7 +217,8 @@ def show_page(shell: Shell) -> None:
                 if unloaded is not None:
                     st.error(plain(unloaded), icon=":material/error:")
                 if loaded is not None:
-                    cost = show_button(run, places, ablations[-1], "Ablate these heads", "ablate_set")
+                    with st.container(horizontal=True, vertical_alignment="bottom"):
+                        cost = show_button(run, places, ablations[-1], "Ablate these heads", "ablate_set")
                     if cost is not None:
                         st.caption(cost)
             with guard("generate"), st.container(border=True):

@@ -25,22 +25,34 @@ POLL_SECONDS = 1.0
 # Another tab or the command line may add a job at any time.
 LOOK_SECONDS = 5.0
 SHOWN = 50
+BESIDE = ("run", "mask", "router")
+"""Arguments that may be called as the model is, or that tell apart jobs of one prompt."""
 FILTERS = {"all": "All", "active": "In work", "over": "Finished"}
 
 
 def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
-    """A job's main arguments on one line.
+    """A job's main arguments on one line; beside a model, what else it works with says what it is.
 
     >>> summary_of({"model": "demo", "prompt": "a red 7", "out": "v.mp4", "device": "cpu"})
     'demo · a red 7'
+    >>> summary_of({"model": "demo", "run": "/data/runs/demo", "router": "importance", "prompt": "a red 7"})
+    'demo · run demo · router importance · a red 7'
+    >>> summary_of({"run": "/data/runs/demo"}), summary_of({"model": "demo", "mask": "/w/masks/without-1a.safetensors"})
+    ('demo', 'demo · mask without-1a')
     """
+    alone = not arguments.get("model")
     words = [
-        Path(text).name if Path(text).is_absolute() else text
-        for name in ("stage", "model", "run", "prompt", "mode")
-        if (text := str(arguments.get(name) or ""))
+        short if name not in BESIDE or (alone and name == "run") else f"{name} {short}"
+        for name in ("stage", "model", *BESIDE, "prompt", "mode")
+        if (short := _short(str(arguments.get(name) or "")))
     ]
     text = " · ".join(words)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _short(text: str) -> str:
+    """The last name of a path, without what tells the kind of a file; anything else as it is."""
+    return Path(text).name.removesuffix(".safetensors").removesuffix(".json") if Path(text).is_absolute() else text
 
 
 def title_of(job: Job) -> str:

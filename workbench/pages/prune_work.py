@@ -13,6 +13,7 @@ from workbench.jobs.device import fastest_device
 from workbench.jobs.job import Job, State
 from workbench.mask_plan import MaskPlan
 from workbench.pages.prune_plan import mask_arguments
+from workbench.pages.same_video import OWN, clip_settings, decisive
 from workbench.pages.shell import jobs_of
 from workbench.pages.text import duration, file_size
 from workbench.places import Places
@@ -21,8 +22,6 @@ from workbench.settings import RunSettings
 from workbench.state import Selection
 
 MASK_FILE, STUDENT_FOLDER = "mask.safetensors", "student"
-OWN = ("out", "device")
-"""Arguments that a job settles for itself."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,18 @@ def mask_job_arguments(run: Run, selection: Selection) -> dict[str, Any]:
     return {"run": str(run.folder.resolve()), "out": MASK_FILE, **mask_arguments(selection)}
 
 
-def generate_job_arguments(run: Run, preview: Preview, mask: Path | None) -> dict[str, Any]:
-    """The `generate` job of one half of a preview: dense, or under the mask."""
+def generate_job_arguments(
+    run: Run, preview: Preview, mask: Path | None, *, model: str | None = None
+) -> dict[str, Any]:
+    """The `generate` job of one half of a preview: dense, or under the mask; `model` if not the run's name."""
+    model = model or run.model_id
     return {
-        "model": run.model_id,
+        "model": model,
         "prompt": preview.prompt,
         "seed": preview.seed,
         "steps": preview.steps,
         "out": "dense.mp4" if mask is None else "masked.mp4",
+        **clip_settings(run, model),
         **({} if mask is None else {"mask": str(mask)}),
     }
 
@@ -70,10 +73,12 @@ def prune_job_arguments(run: Run, mask: Path) -> dict[str, Any]:
 
 
 def find(places: Places, command: str, wanted: Mapping[str, Any]) -> Job | None:
-    """The newest job that makes exactly this: an active or finished one before those that failed or were cancelled."""
+    """The newest job that makes exactly this, whichever page asked for it: an active or finished one before others."""
     if not (places.workspace / "jobs.sqlite3").is_file():
         return None
-    alike = [job for job in jobs_of(places).list(command=command) if _same(job.arguments, wanted)]
+    told = decisive if command == "generate" else _without_own
+    sought = told(wanted)
+    alike = [job for job in jobs_of(places).list(command=command) if told(job.arguments) == sought]
     return max(alike, key=lambda job: (job.active or job.state is State.DONE, job.created), default=None)
 
 
@@ -84,9 +89,8 @@ def finished_jobs(places: Places, command: str) -> int:
     return sum(job.state is State.DONE for job in jobs_of(places).list(command=command))
 
 
-def _same(arguments: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    left, right = ({name: value for name, value in each.items() if name not in OWN} for each in (arguments, wanted))
-    return left == right
+def _without_own(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in OWN}
 
 
 def artefact(jobs: Jobs, job: Job | None, ending: str) -> Path | None:
@@ -119,7 +123,7 @@ def mask_cost(places: Places, run: Run, planned: MaskPlan) -> str:
 def preview_cost(places: Places, run: Run, steps: int, videos: int, *, model: str | None = None) -> str:
     """What generating so many videos takes, in one line, all at the dense model's cost; `model` if not the run's name."""
     model = model or run.model_id
-    settings = RunSettings.of(steps=steps).filled(model)
+    settings = RunSettings.of(steps=steps, **clip_settings(run, model)).filled(model)
     device = fastest_device()
     guess = plan(model, settings, device=device, forwards=forwards_per_clip(settings), clips=videos)
     left = _history(places, "generate", {"model": model}, steps * videos)

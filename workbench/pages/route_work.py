@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.runs import Run
-from pare import reference
 from pare.depth.table import DecisionTable
 from workbench.jobs.device import fastest_device
 from workbench.jobs.job import Job, State
@@ -15,6 +14,7 @@ from workbench.pages.data import run_names
 from workbench.pages.prune_work import Preview, artefact, find
 from workbench.pages.route_plan import Decisions, RoutePlan, bounds
 from workbench.pages.run_model import model_of
+from workbench.pages.same_video import clip_settings
 from workbench.pages.shell import jobs_of
 from workbench.pages.text import duration, file_size
 from workbench.places import Places
@@ -25,8 +25,6 @@ from workbench.state import Selection
 RECORDED = "routed"
 """Name of the run that a recording job writes."""
 MOST_PROMPTS = 4
-CLIP = ("height", "width", "frames", "fps", "guidance", "shift", "negative_prompt")
-"""Settings of a run that a video made beside it takes over where they are not the model's own."""
 
 
 def record_arguments(run: Run, decisions: Decisions | None, selection: Selection, places: Places) -> dict[str, Any]:
@@ -92,19 +90,14 @@ def recorded_router(run: Run) -> str:
 
 def generate_arguments(run: Run, preview: Preview, router: Mapping[str, Any], places: Places) -> dict[str, Any]:
     """The `generate` job of one half: dense (`router` none), or routed."""
-    settings = run.manifest.settings
     model = model_of(run, places)
-    own = reference.defaults(model)
-    other = {
-        name: settings[name] for name in CLIP if settings.get(name) is not None and settings[name] != own.get(name)
-    }
     return {
         "model": model,
         "prompt": preview.prompt,
         "seed": preview.seed,
         "steps": preview.steps,
         "out": "dense.mp4" if router.get("router") == "none" else "routed.mp4",
-        **other,
+        **clip_settings(run, model),
         **router,
     }
 
@@ -159,7 +152,7 @@ def record_cost(places: Places, run: Run, arguments: Mapping[str, Any], share: f
 def generate_cost(places: Places, run: Run, steps: int, shares: Sequence[float]) -> str:
     """What generating one video per share of blocks takes, in one line."""
     model = model_of(run, places)
-    settings = RunSettings.of(steps=steps).filled(model)
+    settings = RunSettings.of(steps=steps, **clip_settings(run, model)).filled(model)
     device = fastest_device()
     guesses = [
         plan(model, settings, device=device, forwards=forwards_per_clip(settings), share=share) for share in shares

@@ -32,6 +32,10 @@ STYLE = """<style>
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
 [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; height: 1.5rem; }
+/* Beside a narrow chart's axis, or a player's lines, it would stand on words. */
+[class*="st-key-chart_"] { container-type: inline-size; }
+@container (max-width: 300px) { [class*="st-key-corner_"] { margin-top: -0.3rem; } }
+[class*="st-key-corner_"]:is([class*="_player"], [class*="_video"]) { margin-top: -0.8rem; }
 [class*="st-key-corner_"] button { min-height: 1.5rem; padding: 0 0.4rem; font-size: 0.8rem; opacity: 0.75; }
 [class*="st-key-corner_"] button:is(:hover, :focus-visible, [aria-expanded="true"]) { opacity: 1; }
 :is(.st-key-report, .st-key-mask_safetensors, .st-key-mask_json, .st-key-student_card, .st-key-trained_card,

@@ -34,7 +34,7 @@ def student_buttons(folder: Path, *, key: str) -> None:
                 key=f"{key}_card",
             )
         copy_button("Copy path", str(folder.resolve()), key=f"{key}_path")
-        copy_button("Copy as copy command", copy_command(folder), key=f"{key}_copy")
+        copy_button("Copy as cp command", copy_command(folder), key=f"{key}_copy")
 
 
 def copy_command(folder: Path) -> str:

@@ -113,7 +113,7 @@ def _roles(training: Training, step: int, selection: Selection) -> None:
             st.markdown(f"**{whose}** {counted}")
         levels = ", ".join(f"{each:g}" for each in student.sigmas)
         st.caption(
-            f"n = {student.samples} samples at σ = {levels}, the same noise each time; τ_s = {tau_s:g}, τ_t = {tau_t:g}."
+            f"n = {student.samples} samples at σ = {levels}, the same noise each time; τs = {tau_s:g}, τt = {tau_t:g}."
         )
         if teacher is None:
             st.markdown("The teacher's roles were not measured, so there is nothing to hold them against.")

@@ -1,18 +1,21 @@
 """Videos on pages: what the player is told of a file, and the numbers under its transport."""
 
 from base64 import b64encode
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import streamlit as st
 
+from analysis.figures.videos import lines_by_frame
+from analysis.metrics.by_frame import CHANGE, PSNR, UNITS, frame_change, frame_table
 from pare.errors import InputError
 from pare.geometry import Geometry
+from workbench import video_recipes
 from workbench.components.player.component import player
 from workbench.components.player.video import PlayerVideo, Strip, latent_frame_of, pairing
+from workbench.pages.chart import take_out
 from workbench.pages.shell import choose
 from workbench.places import Places
 from workbench.server import video_address
@@ -32,22 +35,34 @@ def show_player(
     tallest: int = 384,
     key: str,
 ) -> None:
-    """Play these videos (label → file) on one transport; the frame they rest on becomes the selection's.
+    """Play these videos (label → file) on one transport, with the "Take out" of their numbers per video frame; the frame
+    they rest on becomes the selection's.
 
     With the `geometry` of the model that made them, latent frames are marked; `link` names the frame map they follow.
     Raises `InputError` for a file that is no video.
     """
     videos = [described(places, path, label) for label, path in paths.items()]
     frames = min(video.frames for video in videos)
+    likeness, change = numbers(paths, videos)
     player(
         videos,
-        strips=strips(list(paths.values()), videos),
+        strips=strips(likeness, change),
         video_frame=selection.video_frame,
         latent=None if geometry is None else latent_frame_of(frames, geometry.vae_temporal),
         link=link,
         tallest=tallest,
         key=key,
         on_change=lambda frame: choose(video_frame=frame),
+    )
+    table = frame_table(likeness, change)
+    take_out(
+        lambda: lines_by_frame(table),
+        key=key,
+        alt=f"{'PSNR and change' if likeness else 'Change'} of every video frame of {', '.join(paths)}.",
+        table=table,
+        python=video_recipes.lines_by_frame(paths, paired=bool(likeness)),
+        command=video_recipes.compare_commands(paths),
+        name=f"{key.replace('_', '-')}-by-frame",
     )
 
 
@@ -78,19 +93,23 @@ def described(places: Places, path: Path, label: str) -> PlayerVideo:
     )
 
 
-def strips(paths: list[Path], videos: list[PlayerVideo]) -> list[Strip]:
+def numbers(
+    paths: Mapping[str, Path], videos: Sequence[PlayerVideo]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """PSNR against the first video where all are paired and of one size, and how much every frame differs from the last."""
-    first, *others = zip(paths, videos, strict=True)
     frames = min(video.frames for video in videos)
-    found = []
-    alike = {(video.frames, video.height, video.width) for video in videos}
-    if others and len(alike) == 1 and pairing(videos) == "paired":
-        lines = {f"{video.label} against {first[1].label}": _psnr(first[0], path) for path, video in others}
-        found.append(Strip("PSNR", "dB", lines, from_zero=False))
-    changes = {
-        video.label: _change(str(path), _stamp(path))[:frames] for path, video in zip(paths, videos, strict=True)
-    }
-    return [*found, Strip("change from the frame before", "of 255", changes)]
+    first, *others = paths
+    alike = len({(video.frames, video.height, video.width) for video in videos}) == 1 and pairing(videos) == "paired"
+    likeness = {label: _psnr(paths[first], paths[label]) for label in others} if alike else {}
+    return likeness, {label: _change(str(path), _stamp(path))[:frames] for label, path in paths.items()}
+
+
+def strips(likeness: Mapping[str, np.ndarray], change: Mapping[str, np.ndarray]) -> list[Strip]:
+    """The `numbers` as the player's strips."""
+    first = next(iter(change))
+    lines = {f"{label} against {first}": values for label, values in likeness.items()}
+    found = [Strip(PSNR, UNITS[PSNR], lines, from_zero=False)] if lines else []
+    return [*found, Strip(CHANGE, UNITS[CHANGE], dict(change))]
 
 
 def _stamp(path: Path) -> int:
@@ -136,7 +155,4 @@ def _psnr_of(first: str, first_stamp: int, second: str, second_stamp: int) -> np
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _change(path: str, stamp: int) -> np.ndarray:
-    """Mean |frame − frame before| over pixels and channels, 0..255; the first frame has none."""
-    frames = _read(path, stamp)[0]
-    values = [np.abs(after.astype(np.int16) - before).mean() for before, after in pairwise(frames)]
-    return np.array([np.nan, *values])
+    return frame_change(_read(path, stamp)[0])

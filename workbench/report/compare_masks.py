@@ -13,7 +13,7 @@ from workbench import compare_recipes
 from workbench.compare_tables import MASK_COLUMNS, mask_settings, mask_sizes
 from workbench.compare_words import masks_sentence
 from workbench.pages.text import command_line, short_path
-from workbench.report.origin import model_facts, version_facts
+from workbench.report.origin import beside_facts, model_facts, version_facts
 from workbench.report.part import Part, Report
 
 HEADS = {"self_heads": "Self-attention heads", "cross_heads": "Cross-attention heads"}
@@ -68,7 +68,7 @@ def masks_report(
         link=link,
         query="kind=masks",
         about={
-            "Settings": [(name, f"{of_a} and {of_b}") for name, (of_a, of_b) in settings.items()],
+            "Settings": beside_facts(settings),
             "A": _facts(a, left.metadata),
             "B": _facts(b, right.metadata),
             "Versions": version_facts({}, ""),

@@ -10,7 +10,7 @@ from workbench.compare_tables import MODEL_COLUMNS, model_settings, model_sizes
 from workbench.compare_words import models_sentence
 from workbench.model_card import ModelCard, read_card
 from workbench.pages.text import command_line, short_path
-from workbench.report.origin import model_facts, version_facts
+from workbench.report.origin import beside_facts, model_facts, version_facts
 from workbench.report.part import Part, Report
 
 
@@ -60,7 +60,7 @@ def models_report(
         link=link,
         query="kind=students",
         about={
-            "Settings": [(name, f"{of_a} and {of_b}") for name, (of_a, of_b) in settings.items()],
+            "Settings": beside_facts(settings),
             "A": _facts(a, cards[0]),
             "B": _facts(b, cards[1]),
             "Versions": version_facts({}, ""),

@@ -12,7 +12,7 @@ from analysis.runs import Run
 from workbench import compare_recipes, recipes
 from workbench.compare_words import runs_sentence, samples_words
 from workbench.pages.text import command_line, short_path
-from workbench.report.origin import model_facts, setting_facts, version_facts
+from workbench.report.origin import beside_facts, model_facts, setting_facts, version_facts
 from workbench.report.part import Part, Report
 from workbench.report.parts import chosen
 from workbench.state import Selection
@@ -40,7 +40,7 @@ def runs_report(a: Run, b: Run, selection: Selection, *, command: str | None = N
         ),
         Part(
             "Heads of another role",
-            f"{len(changes)} heads change their role at τs = {selection.tau_s:g}, τt = {selection.tau_t:g}.",
+            f"{_heads(len(changes))} role at τs = {selection.tau_s:g}, τt = {selection.tau_t:g}.",
             table=changes if len(changes) else None,
             command=own,
         ),
@@ -72,12 +72,16 @@ def runs_report(a: Run, b: Run, selection: Selection, *, command: str | None = N
         about={
             "A": _facts(a),
             "B": _facts(b),
-            "Differs": [(name.replace("_", " "), f"{x} and {y}") for name, (x, y) in found.match.differs.items()],
+            "Differs": beside_facts(found.match.differs) or [("Settings", "the same in both")],
             "Versions": version_facts(_versions(a, b), "captured with"),
         },
         parts=parts,
         samples=pd.concat([_samples(a, "A"), _samples(b, "B")]),
     )
+
+
+def _heads(count: int) -> str:
+    return "1 head changes its" if count == 1 else f"{count} heads change their"
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

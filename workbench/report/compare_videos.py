@@ -10,7 +10,7 @@ from pare.errors import InputError
 from workbench import compare_recipes
 from workbench.compare_words import differing, videos_sentence
 from workbench.pages.text import command_line, short_path
-from workbench.report.origin import MOST_VIDEO_BYTES, carried, model_facts, setting_facts, version_facts
+from workbench.report.origin import MOST_VIDEO_BYTES, beside_facts, carried, model_facts, setting_facts, version_facts
 from workbench.report.part import Part, Report
 from workbench.video_sets import BETTER, VideoSet
 
@@ -71,7 +71,7 @@ def videos_report(
         link=link,
         query="kind=videos",
         about={
-            "Differs": [(name, f"{x} and {y}") for name, (x, y) in settings.items()],
+            "Differs": beside_facts(settings) or [("Settings", "the same in both")],
             "A": _facts(a),
             "B": _facts(b),
             "Versions": version_facts({}, ""),

@@ -14,7 +14,9 @@ from pare import mask as masks
 from pare.geometry import Geometry
 from workbench import recipes
 from workbench.mask_plan import MaskPlan
+from workbench.mask_words import PARTS
 from workbench.pages.text import command_line, short_path
+from workbench.plan import gibi, tera
 from workbench.report.part import Part
 from workbench.state import Selection
 
@@ -60,8 +62,7 @@ class Cut:
         geometry = run.geometry
         sizes = {"self_heads": geometry.heads, "cross_heads": geometry.heads, "neurons": geometry.ffn}
         kept = ", ".join(
-            f"{sum(self.counts[part]):,} of {sizes[part] * geometry.blocks:,} {part.replace('_', '-')}"
-            for part in sizes
+            f"{sum(self.counts[part]):,} of {sizes[part] * geometry.blocks:,} {words}" for part, words in PARTS.items()
         )
         if self.file is not None:
             python = recipes.kept_in_mask(run, self.file)
@@ -83,12 +84,20 @@ class Cut:
 
 
 def _shown(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The scalars among some settings or costs, as names and values for people."""
+    """The scalars among some settings or costs, as names and values for people.
+
+    >>> _shown({"tau_s": 0.7, "dense_flops": 3.6642e9, "weight_bytes": 5 * 2**20, "parameters": 12345})
+    [('tau s', '0.7'), ('dense flops', '3.7 GFLOP'), ('weight bytes', '5.0 MiB'), ('parameters', '12,345')]
+    """
     simple = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
-    return [(name.replace("_", " "), _number(value)) for name, value in simple.items()]
+    return [(name.replace("_", " "), _number(name, value)) for name, value in simple.items()]
 
 
-def _number(value: str | int | float) -> str:
+def _number(name: str, value: str | int | float) -> str:
     if isinstance(value, str | bool):
         return str(value)
+    if name.endswith("flops"):
+        return tera(value)
+    if name.endswith("bytes"):
+        return gibi(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"

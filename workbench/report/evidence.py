@@ -182,7 +182,12 @@ def answer_parts(answer: Answer, path: Path) -> list[Part]:
     charts = chart_parts(answer, path)
     shown = {id(part.table) for part in charts}
     rest = [
-        Part(f"Table {name.replace('_', ' ')}", table=table, python=_python(path, name), command=answer.command or None)
+        Part(
+            f"{answer.question.capitalize()}: {name.replace('_', ' ')}",
+            table=table,
+            python=_python(path, name),
+            command=answer.command or None,
+        )
         for name, table in answer.tables.items()
         if id(table) not in shown
     ]

@@ -45,6 +45,19 @@ def setting_facts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name.replace("_", " "), str(value)) for name, value in simple.items()]
 
 
+def beside_facts(settings: Mapping[str, tuple[Any, Any]]) -> list[tuple[str, str]]:
+    """What A and B were made with, name → (of A, of B): one value where they are alike.
+
+    >>> beside_facts({"k_min": (None, 4.0), "steps": (20, 20), "base": (None, None)})
+    [('k min', 'A none, B 4.0'), ('steps', '20 in both'), ('base', 'none in both')]
+    """
+    words = {
+        name.replace("_", " "): ["none" if value is None else str(value) for value in both]
+        for name, both in settings.items()
+    }
+    return [(name, f"{a} in both" if a == b else f"A {a}, B {b}") for name, (a, b) in words.items()]
+
+
 def carried(videos: Iterable[tuple[Path, str]], most: int) -> tuple[list[Clip], str]:
     """The videos (file, caption) as clips, inside the report up to `most` bytes in all; and what is left out, if any is."""
     clips, left = [], most

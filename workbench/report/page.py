@@ -1,6 +1,7 @@
 """A report as one HTML file: everything inside it, every text escaped, nothing fetched."""
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -13,6 +14,7 @@ from workbench.report.part import Clip, Part, Report
 
 MOST_ROWS = 2500
 """Rows of a table that a page shows; the Python beside it makes the rest."""
+CODE = re.compile(r"`([^`]+)`")
 # What the page may do, enforced by the browser: run what is in it, fetch nothing.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -65,6 +67,8 @@ def figure_json(figure: go.Figure) -> str:
     """
     drawn = json.loads(go.Figure(figure).to_json())
     drawn["layout"].pop("template", None)
+    # The page gives it, at most so much, and less on a narrow screen.
+    drawn["layout"].pop("width", None)
     return json.dumps(drawn, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
 
 
@@ -90,7 +94,7 @@ def _about(report: Report) -> str:
     view = link or f"<code>?{_text(report.query)}</code> in the app" if report.query or link else "the page's defaults"
     groups = [
         f"<details{' open' if number == 0 else ''}><summary>{_text(title)}</summary>{_facts(facts)}</details>"
-        for number, (title, facts) in enumerate(report.about.items())
+        for number, (title, facts) in enumerate((title, facts) for title, facts in report.about.items() if facts)
     ]
     return "\n".join(
         [
@@ -107,17 +111,21 @@ def _about(report: Report) -> str:
 def _section(part: Part, number: int) -> str:
     pieces = [f'<section aria-labelledby="part-{number}">', f'<h2 id="part-{number}">{_text(part.title)}</h2>']
     if part.words:
-        pieces.append(f"<p>{_text(part.words)}</p>")
+        pieces.append(f"<p>{_prose(part.words)}</p>")
     if part.facts:
         pieces.append(_facts(part.facts))
     if part.figure is not None:
         height = int(part.figure.layout.height or 300)
+        width = part.figure.layout.width
+        widest = f";max-width:{int(width)}px" if width else ""
         pieces.append(
-            f'<div class="figure" role="group" aria-label="{_text(part.alt)}" style="height:{height}px"></div>'
+            f'<div class="figure" role="group" aria-label="{_text(part.alt)}" style="height:{height}px{widest}"></div>'
             f'<script type="application/json">{figure_json(part.figure)}</script>'
         )
     if part.table is not None:
-        pieces.append(f"<details><summary>Numbers</summary>{table_html(part.table)}</details>")
+        # Without a figure the numbers are what there is to see.
+        closed = "" if part.figure is None else "<details><summary>Numbers</summary>"
+        pieces.append(closed + table_html(part.table) + ("</details>" if closed else ""))
     if part.python or part.command:
         made = [f"<pre><code>{_text(text)}</code></pre>" for text in (part.command, part.python) if text]
         pieces.append(f"<details><summary>What makes this</summary>{''.join(made)}</details>")
@@ -154,7 +162,7 @@ def _samples(samples: pd.DataFrame) -> str:
 
 
 def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>" for name, value in facts) + "</dl>"
+    return "<dl>" + "".join(f"<dt>{_text(name)}</dt><dd>{_prose(value)}</dd>" for name, value in facts) + "</dl>"
 
 
 def _cell(value: object) -> str:
@@ -170,6 +178,11 @@ def _is_web(link: str | None) -> bool:
 
 def _text(value: object) -> str:
     return escape(str(value), quote=True)
+
+
+def _prose(value: object) -> str:
+    """A text in which commands stand between backticks."""
+    return CODE.sub(r"<code>\1</code>", _text(value))
 
 
 def _own(name: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.aggregate import Cells, head_frame_map, read_cells
 from analysis.block_values import LENSES, PARTS, block_ratio, block_values
@@ -91,7 +92,7 @@ def heads(run: Run, selection: Selection, cells: Cells, marks: HeadMarks, cut: C
         ),
         Part(
             "Mean ratio per block",
-            f"Mean over the heads of a block, with 95 % intervals over samples. {_n(int(by_block['n'].min()), True)}.",
+            f"Mean over the heads of a block, with 95 % intervals over samples. {_n(_least(by_block), True)}.",
             figure=mean_ratio_per_block(by_block, **thresholds, uniform=run.uniform, height=260),
             alt="Mean ratio of every block with its interval.",
             table=by_block,
@@ -236,6 +237,12 @@ def routes(run: Run, selection: Selection) -> list[Part]:
 def cells_of(run: Run, selection: Selection) -> Cells:
     """The ratios of the selection's part of the run."""
     return read_cells(run, **chosen(selection))
+
+
+def _least(by_block: pd.DataFrame) -> int:
+    """Samples behind the block that fewest ran; a block that never ran is not in the figure."""
+    known = by_block["n"][by_block["n"] > 0]
+    return int(known.min()) if len(known) else 0
 
 
 def _ranks(run: Run, selection: Selection, cell: tuple[int, int]) -> list[tuple[str, str]]:

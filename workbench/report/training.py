@@ -205,6 +205,11 @@ def resume_command(training: Training) -> str:
     return f"pare distill {training.stage} {model} --data … --student … --out {short_path(training.folder.parent)} --resume"
 
 
+def _going_on(training: Training) -> list[tuple[str, str]]:
+    """How it goes on; nothing once every step is done."""
+    return [] if training.done >= training.steps else [("Goes on by", resume_command(training))]
+
+
 def training_command(training: Training) -> str:
     """The command line that makes the report of a training."""
     return command_line("report", short_path(training.folder), out="training.html")
@@ -244,7 +249,7 @@ def training_report(
         link=link,
         query=urlencode(query),
         about={
-            "Training": [*facts(training), ("Goes on by", resume_command(training))],
+            "Training": [*facts(training), *_going_on(training)],
             "Settings": setting_facts(training.settings),
             "Model": model_facts(training.about["model"]),
             "Data": setting_facts(training.about["data"]),
