@@ -11,7 +11,7 @@ from analysis.metrics import appearance, flicker, flow
 from analysis.metrics.video import METRICS, measure, measure_pair
 from pare.errors import InputError
 
-MODULES = ["appearance", "flicker", "flow", "pixels", "video"]
+MODULES = ["appearance", "by_frame", "flicker", "flow", "pixels", "video"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -167,7 +167,7 @@ def test_every_page_says_what_filters_it(open_page, captures, page):
     "name",
     [
         "components.head_grid.cells", "components.mask_sliders.value", "head_sets", "teacher_videos",
-        "pages.head_card", "pages.head_scatter_view", "pages.head_sets_panel",
+        "pages.generate_panel", "pages.head_card", "pages.head_scatter_view", "pages.head_sets_panel",
     ],
 )  # fmt: skip
 def test_examples(name):

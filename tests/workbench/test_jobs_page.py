@@ -30,6 +30,15 @@ def test_expected_and_taken_stand_side_by_side(open_page, jobs):
     assert "(as 1 job like it took)." in words(alive(open_page(PAGE, None)))
 
 
+def test_a_title_says_which_name_is_a_run_a_mask_or_a_router(open_page, jobs):
+    jobs.submit("generate", VIDEO | {"run": "/captures/demo", "router": "importance"}, start=False)
+    jobs.submit("generate", VIDEO | {"mask": "/masks/without-1a.safetensors"}, start=False)
+    jobs.submit("mask", {"run": "/captures/demo", "out": "m.safetensors"}, start=False)
+    text = words(alive(open_page(PAGE, None)))
+    assert "**generate** demo · run demo · router importance · a red 7" in text
+    assert "**generate** demo · mask without-1a · a red 7" in text and "**mask** demo" in text
+
+
 def test_a_finished_job_is_removed_with_its_files_and_a_running_one_is_not(open_page, jobs):
     first, second = (jobs.submit("generate", VIDEO, start=False) for _ in range(2))
     jobs.cancel(first)

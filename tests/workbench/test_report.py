@@ -266,7 +266,7 @@ def test_a_figure_cannot_end_its_script():
 @pytest.mark.parametrize(
     "name",
     ["components.picture_buttons.component", "pages.chart", "pages.report_button", "pages.student_folder", "recipes",
-     "report.page"],
+     "report.cut", "report.page", "video_recipes"],
 )  # fmt: skip
 def test_examples(name):
     found = doctest.testmod(importlib.import_module(f"workbench.{name}"))
