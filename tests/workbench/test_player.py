@@ -12,7 +12,7 @@ from pare.video import write_video
 from workbench.components.frame_map.component import frame_map
 from workbench.components.player.component import parse_frame
 from workbench.components.player.video import PlayerVideo, Strip, check_videos, latent_frame_of, pairing
-from workbench.pages.videos import described, strips
+from workbench.pages.videos import described, numbers, strips
 from workbench.places import Places
 
 
@@ -92,10 +92,11 @@ def test_numbers_under_the_transport_follow_from_the_files(tmp_path: Path):
     a, b, c = (described(places, path, path.stem) for path in paths)
     assert (a.frames, a.fps, a.width, a.prompt, a.seed, c.seed) == (5, 8.0, 16, "p", 0, 1)
     assert a.address.startswith("data:video/mp4;base64,")
-    psnr, change = strips(paths[:2], [a, b])
+    files = {path.stem: path for path in paths}
+    psnr, change = strips(*numbers({name: files[name] for name in "ab"}, [a, b]))
     # Ten grey levels apart: 10·log10(255² / 10²) = 28.1 dB, to the rounding of the codec.
     np.testing.assert_allclose(psnr.lines["b against a"], 28.13, atol=1.0)
     assert np.isnan(change.lines["a"][0])
     np.testing.assert_allclose(change.lines["a"][1:], [0, 0, 30, 0], atol=1.0)
     # What is not paired is not compared pixel by pixel.
-    assert [strip.name for strip in strips(paths, [a, b, c])] == ["change from the frame before"]
+    assert [strip.name for strip in strips(*numbers(files, [a, b, c]))] == ["change from the frame before"]

@@ -12,6 +12,7 @@ import pytest
 from analysis.evidence.answer import read_answer
 from pare import mask as masks
 from pare.errors import InputError
+from pare.geometry import DEMO
 from pare.mask import PARTS
 from tests.runs_fixture import make_run
 from tests.training_files import make_training
@@ -77,6 +78,15 @@ def test_a_report_of_every_kind_opens_offline_and_its_command_makes_it_again(mad
     again = shlex.split(command)
     assert cli.main([*again[1 : again.index("--out")], "--out", str(tmp_path / "two" / "r.html"), *_rest(again)]) == 0
     assert (tmp_path / "two" / "r.html").read_bytes() == out.read_bytes()
+
+
+def test_the_bundled_model_is_compared_by_its_name(tmp_path, capsys):
+    student = DEMO.parent / "students" / "width"
+    assert cli.main(["report", "demo", str(student), "--out", str(tmp_path / "r.html"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["kind"] == "students" and told["parts"]
+    assert cli.main(["report", "dmo", str(student), "--out", str(tmp_path / "no.html")]) == 2
+    assert not (tmp_path / "no.html").exists()
 
 
 def _rest(words: list[str]) -> list[str]:

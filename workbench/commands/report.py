@@ -22,7 +22,7 @@ from workbench.report.cut import Cut
 from workbench.report.evidence import evidence_report
 from workbench.report.page import render_report
 from workbench.report.part import Report
-from workbench.report.sources import answers_at, kind_of, training_at
+from workbench.report.sources import answers_at, kind_of, source_at, training_at
 from workbench.report.training import training_report
 from workbench.state import Selection
 from workbench.training_record import Training
@@ -77,7 +77,7 @@ def report(
     check_thresholds(tau_s, tau_t)
     if not max_videos >= 0:
         raise InputError("--max-videos", got=max_videos, expected="MB, 0 or more", fix="--max-videos 20")
-    paths = [Path(each).expanduser() for each in ([sources] if isinstance(sources, str | Path) else sources)]
+    paths = [source_at(each) for each in ([sources] if isinstance(sources, str | Path) else sources)]
     what = kind_of(paths, kind)
     given = {
         "block": block, "head": head, "sample": sample, "branch": branch, "steps": steps, "lens": lens, "tau_s": tau_s,

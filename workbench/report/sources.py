@@ -6,6 +6,7 @@ from pathlib import Path
 
 from analysis.evidence.answer import FILE, QUESTIONS, SCHEMA
 from pare.errors import InputError
+from pare.geometry import DEMO
 from pare.mask import is_mask
 from workbench.places import VIDEOS
 from workbench.training_record import RECORD
@@ -41,6 +42,16 @@ def kind_of(paths: Sequence[Path], asked: str | None = None) -> str:
     names = " and ".join(str(path) for path in paths)
     fix = "pare report RUN --mask MASK" if len(paths) == 1 and is_mask(paths[0]) else "pare report --help"
     raise InputError(names, got="nothing that a report is made of", expected=EXPECTED, fix=fix)
+
+
+def source_at(name: str | Path) -> Path:
+    """Where a source lies; `demo` is the bundled model here too, unless something else is called so.
+
+    >>> source_at("demo").parts[-2:]
+    ('data', 'demo')
+    """
+    path = Path(name).expanduser()
+    return DEMO if str(name) == "demo" and not path.exists() else path
 
 
 def answers_at(path: Path) -> list[Path]:
