@@ -112,15 +112,6 @@ def projected_energy_scores(run: Run, branch: str | None = None) -> Scores:
     return run_scores(run, "projected_energy", branch)
 
 
-def temporal_attention_scores(run: Run, branch: str | None = None) -> Scores:
-    """1 − r, the share of a self-attention head's attention that leaves the frame of the query, of a run with ratios.
-
-    What F3-Pruning (Su et al. 2024) ranks the temporal attention of a factorised model by, for attention over all frames
-    at once. Mean over samples, steps and branches; there is none for cross-attention.
-    """
-    return run_scores(run, "temporal_attention", branch)
-
-
 @dataclass(frozen=True)
 class RunScorer:
     """A scorer that reads a run alone: `statistics` by kind of attention, of which the run must have those of `needs`.
@@ -149,6 +140,8 @@ RUN_SCORERS: Mapping[str, RunScorer] = {
         of_cell=lambda norm: norm**2,
         finish="root",
     ),
+    # 1 − r, the share of attention that leaves the frame of the query: what F3-Pruning (Su et al. 2024) ranks the temporal
+    # attention of a factorised model by, for attention over all frames at once. There is none for cross-attention.
     "temporal_attention": RunScorer(
         {"self": ("self/ratio",)}, needs=("self/ratio",), of_cell=lambda ratio: 1 - ratio
     ),
