@@ -25,6 +25,7 @@ from pare.training.parallel import Parallel
 from pare.training.plan import Stage
 from pare.training.probe import probe_step
 from pare.training.stages import Distillation, StageSettings, frozen, make_router
+from pare.training.state import steps_done
 from pare.training.validation import Report, held_out_errors
 from pare.training.velocities import Velocities, write_velocities
 from pare.transformer import PareWanTransformer3DModel
@@ -222,9 +223,10 @@ def train_stage(
     assert run.train_steps is not None and run.learning_rate is not None
     seconds, peak = probe_step(model, loss, parallel, device, run.seed)
     memory = "" if peak is None else f", {gibi(peak)} of memory at its peak"
-    total = seconds * run.accumulation * run.train_steps
+    done = steps_done(folder / "state")
+    left = seconds * run.accumulation * (run.train_steps - done)
     progress(
-        0, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(total)}"
+        done, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(left)}"
     )
     if probe_only:
         return whole, seconds, peak

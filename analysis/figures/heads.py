@@ -10,6 +10,7 @@ from analysis.roles import LETTERS, classify
 
 LETTERED_HEADS = 24
 """Up to so many heads in a row, letters fit the cells; wider grids rely on colour, hover and the legend."""
+REMOVED = "removed"
 
 
 def head_grid(frame: pd.DataFrame, *, tau_s: float, tau_t: float, height: int | None = None) -> go.Figure:
@@ -45,16 +46,20 @@ def head_grid(frame: pd.DataFrame, *, tau_s: float, tau_t: float, height: int | 
             "hovertemplate": "block %{y}, head %{x} · %{customdata}<extra></extra>",
         }
     ]
-    if heads <= LETTERED_HEADS:
+    lettered = heads <= LETTERED_HEADS
+    if lettered:
         traces.append(_letters(letters))
     where = {
         MARK_NAMES["F"]: ("square-open", np.char.find(marks, "F") >= 0),
         MARK_NAMES["U"]: ("circle-open", np.char.find(marks, "U") >= 0),
         "not captured": ("hash-open", letters == ""),
-        "removed": ("x-thin-open", _cells(frame, "removed", ratio.shape)),
+        REMOVED: ("x-thin-open", _cells(frame, "removed", ratio.shape)),
     }
     shown = {name: symbol for name, (symbol, cells) in where.items() if cells.any()}
-    traces += [_symbols(name, symbol, where[name][1]) for name, symbol in shown.items()]
+    traces += [
+        _crosses(where[name][1]) if name == REMOVED and lettered else _symbols(name, symbol, where[name][1])
+        for name, symbol in shown.items()
+    ]
     return make_figure(
         [*traces, *_legend(shown)],
         x={"name": "head", "side": "top", "dtick": 1 if heads <= 16 else 5, "range": [-0.5, heads - 0.5]},
@@ -137,6 +142,24 @@ def _symbols(name: str, symbol: str, cells: np.ndarray) -> Mark:
         "y": block,
         "mode": "markers",
         "marker": {"symbol": symbol, "size": 15, "color": color, "line": {"color": color, "width": 1.5}},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def _crosses(cells: np.ndarray) -> Mark:
+    """From the corners of every cell towards its middle, which stays free for the letter."""
+    centres = np.argwhere(cells)[:, None, None]
+    arms = np.array([(1, 1), (1, -1), (-1, 1), (-1, -1)])[:, None] * np.array([[0.2], [0.44]])
+    # The third point of an arm is none, where the line breaks off.
+    ends = np.concatenate([centres + arms, np.full((len(centres), 4, 1, 2), np.nan)], axis=2).reshape(-1, 2)
+    return {
+        "type": "scatter",
+        "name": REMOVED,
+        "x": ends[:, 1],
+        "y": ends[:, 0],
+        "mode": "lines",
+        "line": {"color": "#000", "width": 1.5},
         "hoverinfo": "skip",
         "showlegend": False,
     }

@@ -67,10 +67,21 @@ def save_state(
 
 def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """The last whole state and its record, or None when there is none yet."""
-    for candidate in (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")):
-        if (candidate / "state.json").is_file():
-            tensors: dict[str, torch.Tensor] = {}
-            for part in sorted(candidate.glob("tensors-*.safetensors")):
-                tensors.update(load_file(str(part)))
-            return tensors, json.loads((candidate / "state.json").read_text())
-    return None
+    found = _last_whole(folder)
+    if found is None:
+        return None
+    tensors: dict[str, torch.Tensor] = {}
+    for part in sorted(found.glob("tensors-*.safetensors")):
+        tensors.update(load_file(str(part)))
+    return tensors, json.loads((found / "state.json").read_text())
+
+
+def steps_done(folder: Path) -> int:
+    """The step of the last whole state, without reading its tensors; 0 when there is none yet."""
+    found = _last_whole(folder)
+    return 0 if found is None else int(json.loads((found / "state.json").read_text())["step"])
+
+
+def _last_whole(folder: Path) -> Path | None:
+    candidates = (folder, folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old"))
+    return next((candidate for candidate in candidates if (candidate / "state.json").is_file()), None)

@@ -109,16 +109,21 @@ def test_the_grid_shows_every_role_mark_and_gap():
         (0, 0, "S"), (0, 1, "M"), (0, 2, "T"), (1, 1, "T"), (1, 2, "T")
     ]  # fmt: skip
     assert [color for _, color in cells.colorscale] == [ROLE_COLORS[letter] for letter in "SSMMTT"]
-    places = {one.name: list(zip(one.y, one.x, strict=True)) for one in figure.data[2:6]}
+    places = {one.name: list(zip(one.y, one.x, strict=True)) for one in figure.data[2:5]}
     assert places == {
         "first-frame sink": [(0, 2), (1, 2)],
         "uniform": [(1, 1), (1, 2)],
         "not captured": [(1, 0)],
-        "removed": [(0, 0)],
     }
+    crosses = trace(figure, "removed")
+    ends = np.stack([crosses.y, crosses.x], axis=1)[~np.isnan(crosses.x)]
+    assert len(ends) == 8 and (ends.round() == 0).all(), "four arms in the cell that is removed"
+    assert (np.abs(ends).min(axis=1) >= 0.2).all(), "its letter stays free"
     assert "temporal · uniform · first-frame sink" in cells.customdata[1][2]
     wide = pd.DataFrame({"block": 0, "head": range(40), "ratio": 0.5})
     assert "letters" not in [one.name for one in head_grid(wide, tau_s=0.7, tau_t=0.3).data]
+    cut = trace(head_grid(wide.assign(removed=wide["head"] == 7), tau_s=0.7, tau_t=0.3), "removed")
+    assert list(zip(cut.y, cut.x, strict=True)) == [(0, 7)]
 
 
 def test_role_letters_read_on_their_colours():

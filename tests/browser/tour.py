@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -162,9 +163,13 @@ def served(workspace: Path) -> Iterator[str]:
             yield servers.start(argv, port, {"BROWSER": "true"})
         finally:
             servers.stop_all()
-            for worker in open_workspace(workspace).workers():
-                if worker.alive:
-                    os.kill(worker.identity.pid, signal.SIGTERM)
+            workers = [worker for worker in open_workspace(workspace).workers() if worker.alive]
+            for worker in workers:
+                os.kill(worker.identity.pid, signal.SIGTERM)
+            deadline = time.monotonic() + PATIENCE_MS / 1000
+            while any(worker.alive for worker in open_workspace(workspace).workers()) and time.monotonic() < deadline:
+                # A worker that ends still writes in the folder.
+                time.sleep(0.2)
             shutil.rmtree(workspace)
 
 

@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from pare.training.state import load_state, save_state, split_parts
+from pare.training.state import load_state, save_state, split_parts, steps_done
 
 
 def test_state_round_trip_is_exact(tmp_path):
@@ -30,7 +30,7 @@ def test_a_state_half_written_does_not_hide_the_last_whole_one(tmp_path):
     save_state(folder, {"a": torch.ones(2)}, {"step": 1})
     (tmp_path / "state.new").mkdir()
     (tmp_path / "state.new" / "tensors-000.safetensors").write_bytes(b"half")
-    assert load_state(folder)[1]["step"] == 1
+    assert load_state(folder)[1]["step"] == 1 == steps_done(folder)
 
 
 def test_a_kill_between_the_two_renames_still_leaves_a_state(tmp_path):
@@ -39,8 +39,9 @@ def test_a_kill_between_the_two_renames_still_leaves_a_state(tmp_path):
     folder.rename(tmp_path / "state.old")
     (tmp_path / "state.new").mkdir()
     (tmp_path / "state.new" / "state.json").write_text(json.dumps({"step": 2}))
-    assert load_state(folder)[1]["step"] == 2
+    assert load_state(folder)[1]["step"] == 2 == steps_done(folder)
 
 
 def test_no_state_is_none(tmp_path):
     assert load_state(tmp_path / "state") is None
+    assert steps_done(tmp_path / "state") == 0

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import json
 import re
+import shlex
 from base64 import b64decode
 from html.parser import HTMLParser
 
@@ -24,7 +25,9 @@ from tests.sampled_run import make_sampled_run
 from workbench import cli
 from workbench.commands.mask import mask as make_mask
 from workbench.commands.report import report
+from workbench.pages.prune_plan import mask_arguments, planned
 from workbench.report.build import build_report
+from workbench.report.cut import Cut
 from workbench.report.page import figure_json, render_report, table_html
 from workbench.report.part import Part, Report
 from workbench.state import Selection
@@ -203,6 +206,20 @@ def test_a_mask_is_shown_with_what_it_removes(run, tmp_path):
     with pytest.raises(InputError, match="of model random"):
         report(other.folder, out=tmp_path / "no.html", mask=path)
     assert not (tmp_path / "no.html").exists()
+
+
+def test_the_commands_of_a_report_with_unwritten_settings_make_its_mask_and_the_report(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    selection = Selection(block=2, ratio=0.5, alpha=2.0, tau_t=0.25, neurons="none")
+    cut = Cut.of_plan(planned(run, selection), mask_arguments(selection), run.geometry)
+    shown = build_report(run, selection, cut=cut)
+    lines = [shlex.split(line) for line in shown.command.splitlines()]
+    assert [words[:2] for words in lines] == [["pare", "mask"], ["pare", "report"]]
+    for words in lines:
+        assert cli.main(words[1:]) == 0
+    assert np.array_equal(masks.load(tmp_path / "mask.safetensors").self_heads, cut.self_heads)
+    again = Reader((tmp_path / "report.html").read_text()).text()
+    assert f"{(~cut.self_heads).sum()} heads that the mask removes are crossed" in again and shown.finding in again
 
 
 @pytest.mark.parametrize(

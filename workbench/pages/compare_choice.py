@@ -1,6 +1,6 @@
 """What can be compared, as found in the places, and the two boxes that choose A and B."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 from workbench.pages.data import LOOK_SECONDS
 from workbench.pages.report_button import give_report
 from workbench.pages.shell import Shell, bind
-from workbench.pages.text import plain
+from workbench.pages.text import plain, readable_names
 from workbench.places import Places
 from workbench.report.part import Report
 
@@ -75,10 +75,9 @@ def two_of(names: Sequence[str], left: str | None, right: str | None) -> tuple[s
     return a, b
 
 
-def choose_two(
-    shell: Shell, frame: Frame, names: Sequence[str], words: Mapping[str, str] | None = None
-) -> tuple[str, str]:
-    """Draw both boxes for masks, students or videos; returns the names that are chosen, `words` being how they read."""
+def choose_two(shell: Shell, frame: Frame, names: Sequence[str]) -> tuple[str, str]:
+    """Draw both boxes for masks, students or videos; returns the names that are chosen."""
+    words = readable_names(names)
     kind = shell.selection.kind or ""
     for side, asked in (("a", shell.selection.left), ("b", shell.selection.right)):
         if asked is not None and asked not in names:
@@ -103,7 +102,7 @@ def choose_two(
             st.selectbox(
                 label,
                 names,
-                format_func=lambda one: (words or {}).get(one, one),
+                format_func=lambda one: words.get(one, one),
                 **bind(f"compare_{kind}_{field}", name, choice(field)),
             )
     return a, b

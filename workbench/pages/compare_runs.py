@@ -23,7 +23,7 @@ from workbench.pages.compare_choice import Frame, either, table
 from workbench.pages.data import open_run, pipeline_names
 from workbench.pages.report_button import view_link
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard
-from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.text import command_line, plain, readable_names, short_path
 from workbench.places import Places
 from workbench.report.compare_runs import runs_report
 from workbench.state import Selection
@@ -47,10 +47,12 @@ def show_runs(shell: Shell, frame: Frame) -> None:
         _how_to_capture(run, shell.places)
         return
     name = selection.compared if selection.compared in others else default_other(shell.places, run, others)
+    words = readable_names(names)
     with frame.left:
         st.selectbox(
             "A",
             names,
+            format_func=lambda one: words.get(one, one),
             **bind(
                 "compare_runs_a",
                 selection.run,
@@ -64,6 +66,7 @@ def show_runs(shell: Shell, frame: Frame) -> None:
         st.selectbox(
             "B",
             others,
+            format_func=lambda one: words.get(one, one),
             placeholder="none fits",
             **bind("compare_runs_b", name, lambda now: {"kind": "runs", "compared": now}),
         )

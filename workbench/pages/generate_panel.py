@@ -13,7 +13,7 @@ from workbench.pages.data import pipeline_names
 from workbench.pages.job_view import cancel, show_progress, show_video
 from workbench.pages.same_video import OWN
 from workbench.pages.shell import guard, jobs_of
-from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.text import command_line, plain, readable_names, short_path
 from workbench.places import Places
 
 PROMPT = "a red 7 moving up and left, fast"
@@ -50,7 +50,10 @@ def show_generate_panel(places: Places) -> None:
         prompt = st.text_input("Prompt", PROMPT, key="prompt", max_chars=500)
         model_column, steps_column, seed_column, button_column = st.columns([3, 2, 2, 3], vertical_alignment="bottom")
         with model_column:
-            model = st.selectbox("Model", list(choices), key="generate_model")
+            words = readable_names(choices)
+            model = st.selectbox(
+                "Model", list(choices), format_func=lambda one: words.get(one, one), key="generate_model"
+            )
         with steps_column:
             steps = st.number_input(
                 "Steps", 1, MOST_STEPS, usual_steps(next(iter(choices.values()))), key="generate_steps"

@@ -13,7 +13,7 @@ from workbench.pages.chart import take_out
 from workbench.pages.data import open_run
 from workbench.pages.head_views import choose_metric
 from workbench.pages.shell import Shell, bind, choose
-from workbench.pages.text import plain
+from workbench.pages.text import plain, readable_names
 from workbench.state import Selection
 
 DIFFERED = tuple(name for name, metric in METRICS.items() if len(metric.needs) == 1 and "spread" not in name)
@@ -36,7 +36,13 @@ def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[in
     other, what = st.columns([3, 2])
     with other:
         name = selection.compared if selection.compared in others else others[0]
-        st.selectbox("Run B, the open one being A", others, **bind("other_run", name, lambda now: {"compared": now}))
+        words = readable_names(others)
+        st.selectbox(
+            "Run B, the open one being A",
+            others,
+            format_func=lambda one: words.get(one, one),
+            **bind("other_run", name, lambda now: {"compared": now}),
+        )
     with what:
         metric = selection.x if selection.x in known else known[0]
         choose_metric("Metric", "x", metric, known)

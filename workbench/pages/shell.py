@@ -12,7 +12,7 @@ from analysis.runs import Run
 from pare.errors import InputError
 from workbench.jobs.api import Jobs, open_workspace
 from workbench.pages.data import default_run, facts_of, open_run, run_names
-from workbench.pages.text import command_line, plain, short_path
+from workbench.pages.text import command_line, plain, readable_names, short_path
 from workbench.pages.threads import one_blas_thread
 from workbench.places import Places
 from workbench.state import Selection, current, requested_run, update
@@ -190,9 +190,11 @@ def _run_picker(names: list[str], name: str | None) -> None:
         return
     index = names.index(name) if name in names else None
     st.session_state["run_picker"] = names[index] if index is not None else None
+    words = readable_names(names)
     st.selectbox(
         "Run",
         names,
+        format_func=lambda one: words.get(one, one),
         key="run_picker",
         on_change=lambda: choose(run=st.session_state["run_picker"], block=None, head=None, sample=None),
         help="Runs in data/, in the workspace and in the folders named at start.",

@@ -3,10 +3,13 @@
 import os
 import re
 import shlex
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from analysis.runs import Run
 
+_MADE = re.compile(r"[^/]+/jobs/([a-z0-9-]+)-\d{4}(\d\d)(\d\d)-(\d\d)(\d\d)(\d\d)-[0-9a-f]{6}/artefacts/(.+)")
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:^=&])")
 
 
@@ -18,6 +21,19 @@ def plain(text: object) -> str:
     """
     # A non-breaking space holds a number and its unit together, so only the breaking kinds are folded.
     return _MARKUP.sub(r"\\\1", re.sub(r"[ \t\r\n\f\v]+", " ", str(text)).strip())
+
+
+def readable_names(names: Iterable[str]) -> dict[str, str]:
+    """How names of the places read in a box: what a job made by what it is and when, all others as they are.
+
+    >>> made = "workspace/jobs/generate-20261130-071020-c9b193/artefacts/dense.mp4"
+    >>> list(readable_names(["data/demo", made]).values())
+    ['data/demo', 'dense.mp4 · generate 11-30 07:10:20']
+    """
+    words = {name: _MADE.sub(r"\7 · \1 \2-\3 \4:\5:\6", name) for name in names}
+    # Two jobs of one second would read alike, and a box tells its entries by what they read.
+    often = Counter(words.values())
+    return {name: word if often[word] == 1 else name for name, word in words.items()}
 
 
 def duration(seconds: float | None) -> str:

@@ -62,7 +62,7 @@ def build_report(
     return Report(
         title=f"{run.model_id} · {run.folder.resolve().name}",
         finding=sentence,
-        command=command or recipes.report_command(run, selection),
+        command=command or _command(run, selection, cut),
         link=link,
         query=urlencode(selection.changed(run=None).to_query()),
         about={
@@ -76,6 +76,10 @@ def build_report(
         left_out=left_out,
         samples=_samples(run, selection),
     )
+
+
+def _command(run: Run, selection: Selection, cut: Cut | None) -> str:
+    return recipes.report_command(run, selection) if cut is None else cut.report_command(run, selection)
 
 
 def _cell(selection: Selection, ratio: np.ndarray) -> tuple[int, int] | None:

@@ -57,6 +57,16 @@ class Cut:
             return recipes.head_grid(run, selection, mask_file=self.file)
         return recipes.head_grid(run, selection, mask=self.arguments)
 
+    def report_command(self, run: Run, selection: Selection) -> str:
+        """The command lines that make a report with this mask; a plan is written first."""
+        source = short_path(run.folder)
+        mask = "mask.safetensors" if self.file is None else short_path(self.file)
+        given = recipes.report_arguments(selection)
+        lines = [command_line("report", source, out="report.html", mask=mask, **given)]
+        if self.file is None:
+            lines.insert(0, command_line("mask", source, out=mask, **(self.arguments or {})))
+        return "\n".join(lines)
+
     def part(self, run: Run) -> Part:
         """What stays in every block, the settings and what that saves."""
         geometry = run.geometry

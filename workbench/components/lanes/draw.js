@@ -76,7 +76,7 @@ function drawDecision(context, { x, y, width, height }, ran, colour, always, the
   }
   // A dark score on a dark page still has an edge.
   context.lineWidth = 1;
-  context.strokeStyle = theme.hatch;
+  context.strokeStyle = theme.muted;
   context.strokeRect(x - 0.5, y - 0.5, width + 1, height + 1);
   const line = Math.min(width, height) >= 12 ? 3 : Math.min(width, height) >= 7 ? 2 : 1;
   context.lineWidth = line;
