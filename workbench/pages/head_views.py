@@ -20,6 +20,7 @@ from workbench.components.head_grid.cells import by_ratio
 from workbench.components.head_grid.component import head_grid
 from workbench.pages.chart import take_out
 from workbench.pages.grid_frame import grid_frame
+from workbench.pages.pinned_part import choose_pinned
 from workbench.pages.prune_settings import MASK_LINK
 from workbench.pages.shell import bind, choose
 from workbench.pages.text import command_line, short_path
@@ -96,7 +97,7 @@ def show_grid(
         link=MASK_LINK,
         follow=("removed",) if follow else (),
         key="head_grid",
-        on_change=lambda value: choose(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
+        on_change=lambda value: choose_pinned(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
     )
     thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
     command = roles_command(run, selection)

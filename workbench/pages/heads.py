@@ -25,6 +25,7 @@ from workbench.pages.head_scatter_view import show_scatter
 from workbench.pages.head_sets_panel import problem_of, show_pick, show_sets, sources
 from workbench.pages.head_views import roles_command, show_controls, show_grid
 from workbench.pages.mask_panel import head_plan, removed_heads, show_mask_panel
+from workbench.pages.pinned_part import begin_parts, pinned_part
 from workbench.pages.report_button import report_button
 from workbench.pages.shell import Shell, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import plain
@@ -55,7 +56,7 @@ def show_headline(run: Run, cells: Cells, marks: HeadMarks | None, selection: Se
     with buttons, st.container(horizontal=True, horizontal_alignment="right"):
         copy_button("Copy link", None, key="copy_link")
         copy_button("Copy as command line", roles_command(run, selection), key="copy_roles_command")
-        report_button(run, selection)
+        pinned_part("pinned_report", lambda now: report_button(run, now))
 
 
 def show_videos(run: Run, clips: Clips | None, selection: Selection, places: Places) -> None:
@@ -147,6 +148,7 @@ def show_heads(
 
 def show_page(shell: Shell) -> None:
     run, selection, places = shell.run, shell.selection, shell.places
+    begin_parts()
     if run is None:
         empty_state(places, shell.names)
         with guard("generate"):
@@ -170,39 +172,52 @@ def show_page(shell: Shell) -> None:
         except InputError as error:
             problem = error
         loaded, unloaded = problem_of(run, selection, places)
-        if selection.block is None or selection.head is None:
-            cell = default_head(cells.by_head(), scores, selection.tau_t, selection.block)
-        else:
-            cell = (selection.block, selection.head)
-        wanted = bool(st.session_state.get("show_removed", False)) and loaded is None
-        crossed = loaded.array if loaded is not None else removed_heads(found) if wanted else None
-        show_headline(run, cells, marks, selection)
-        ablations: list[Ablation] = []
-        grid, card = st.columns([11, 9], gap="medium")
-        with grid, guard("head grid"):
-            show_heads(shell, run, cells, marks, cell, crossed, follow=wanted and found is not None)
-        with card, guard("head card"), st.container(key="head_card"):
-            if cell is not None:
-                show_head_card(run, places, scores, marks, selection, cell, linked=clips is not None)
-                members = np.zeros(cells.by_head().shape, bool)
-                members[cell] = True
-                words = f"block {cell[0]}, head {cell[1]}"
-                ablations.append(ablation_of(run, places, words, members, clips, selection, "ablate_head"))
+
+        def cell_of(now: Selection) -> tuple[int, int] | None:
+            if now.block is None or now.head is None:
+                return default_head(cells.by_head(), scores, now.tau_t, now.block)
+            return now.block, now.head
+
+        def ablation_of_head(now: Selection, cell: tuple[int, int]) -> Ablation:
+            members = np.zeros(cells.by_head().shape, bool)
+            members[cell] = True
+            return ablation_of(run, places, f"block {cell[0]}, head {cell[1]}", members, clips, now, "ablate_head")
+
+        def show_card(now: Selection) -> None:
+            cell = cell_of(now)
+            if cell is None:
+                return
+            with guard("head card"), st.container(key="head_card"):
+                show_head_card(run, places, scores, marks, now, cell, linked=clips is not None)
                 with st.container(horizontal=True, vertical_alignment="bottom"):
-                    cost = show_button(run, places, ablations[0], "Ablate this head", "ablate_head")
-                    show_pick(selection, cell)
+                    cost = show_button(run, places, ablation_of_head(now, cell), "Ablate this head", "ablate_head")
+                    show_pick(now, cell)
                 if cost is not None:
                     st.caption(cost)
+
+        def show_without(now: Selection) -> None:
+            cell = cell_of(now)
+            with guard("ablation"):
+                of_head = [] if cell is None else [ablation_of_head(now, cell)]
+                show_ablations(run, places, [*of_head, *of_set], now)
+
+        wanted = bool(st.session_state.get("show_removed", False)) and loaded is None
+        crossed = loaded.array if loaded is not None else removed_heads(found) if wanted else None
+        of_set = []
+        if loaded is not None:
+            of_set = [ablation_of(run, places, f"set {loaded.name}", loaded.array, clips, selection, "ablate_set")]
+        show_headline(run, cells, marks, selection)
+        grid, card = st.columns([11, 9], gap="medium")
+        with grid, guard("head grid"):
+            show_heads(shell, run, cells, marks, cell_of(selection), crossed, follow=wanted and found is not None)
+        with card:
+            pinned_part("pinned_card", show_card)
         blocks, videos = st.columns(2, gap="medium")
         with blocks, guard("block × timestep map"):
             show_residual(run, selection)
         with videos, guard("video"):
             show_videos(run, clips, selection, places)
-        if loaded is not None:
-            words = f"set {loaded.name}"
-            ablations.append(ablation_of(run, places, words, loaded.array, clips, selection, "ablate_set"))
-        with guard("ablation"):
-            show_ablations(run, places, ablations, selection)
+        pinned_part("pinned_ablations", show_without)
         mask, sets = st.columns(2, gap="medium")
         with mask, guard("mask"), st.container(border=True, key="mask_panel"):
             if found is None:
@@ -218,7 +233,7 @@ def show_page(shell: Shell) -> None:
                     st.error(plain(unloaded), icon=":material/error:")
                 if loaded is not None:
                     with st.container(horizontal=True, vertical_alignment="bottom"):
-                        cost = show_button(run, places, ablations[-1], "Ablate these heads", "ablate_set")
+                        cost = show_button(run, places, of_set[0], "Ablate these heads", "ablate_set")
                     if cost is not None:
                         st.caption(cost)
             with guard("generate"), st.container(border=True):

@@ -12,6 +12,7 @@ from analysis.runs import Run
 from pare.errors import InputError
 from workbench.jobs.api import Jobs, open_workspace
 from workbench.pages.data import default_run, facts_of, open_run, run_names
+from workbench.pages.garbage import spare_modules
 from workbench.pages.text import command_line, plain, readable_names, short_path
 from workbench.pages.threads import one_blas_thread
 from workbench.places import Places
@@ -90,6 +91,7 @@ def open_shell(
     `page` is one of `ACTING`, whose parts of the selection the sidebar names.
     """
     one_blas_thread()
+    spare_modules()
     st.html(STYLE)
     places = Places.from_environment()
     names = run_names(places)
