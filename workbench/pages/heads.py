@@ -53,10 +53,15 @@ def show_headline(run: Run, cells: Cells, marks: HeadMarks | None, selection: Se
             ),
             anchor=False,
         )
-    with buttons, st.container(horizontal=True, horizontal_alignment="right"):
-        copy_button("Copy link", None, key="copy_link")
-        copy_button("Copy as command line", roles_command(run, selection), key="copy_roles_command")
-        pinned_part("pinned_report", lambda now: report_button(run, now))
+
+    def give(now: Selection) -> None:
+        with st.container(horizontal=True, horizontal_alignment="right"):
+            copy_button("Copy link", None, key="copy_link")
+            copy_button("Copy as command line", roles_command(run, now), key="copy_roles_command")
+            report_button(run, now)
+
+    with buttons:
+        pinned_part("pinned_buttons", give)
 
 
 def show_videos(run: Run, clips: Clips | None, selection: Selection, places: Places) -> None:
