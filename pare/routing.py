@@ -56,7 +56,7 @@ class RoutingMixin(Base):
         if budget is None:
             budget = BudgetSchedule.from_dict(own) if own is not None else BudgetSchedule.paper(len(self.blocks))
         self._check_composition()
-        self._routing = Routing(router, budget, len(self.blocks), dense=config.dense)
+        self._routing = Routing(router, budget, len(self.blocks), dense=config.dense, relative=config.relative)
 
     def disable_routing(self) -> None:
         """Run every block again; the learned router and the config stay."""

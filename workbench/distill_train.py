@@ -82,8 +82,13 @@ def add_router(student: Any, run: DistillSettings, importance: np.ndarray | None
         student.attach_router(router, budget)
     elif run.k_min is not None or run.k_max is not None:
         student.attach_router(student.router, budget)
-    student.enable_routing(RoutingConfig(dense=True))
+    student.enable_routing(gated(run))
     return notes
+
+
+def gated(run: DistillSettings) -> RoutingConfig:
+    """Routing for training: every block runs, behind its gate."""
+    return RoutingConfig(dense=True, relative=run.router_gradient == "relative")
 
 
 def choose_budget(run: DistillSettings, blocks: int) -> BudgetSchedule:
@@ -183,7 +188,7 @@ def train_stage(
     if stage == "steps" and student.router is not None:
         # The router stays unless asked; blocks are gated, so that all processes run the same ones.
         student.router.requires_grad_(run.train_router)
-        student.enable_routing(RoutingConfig(dense=True))
+        student.enable_routing(gated(run))
     if run.checkpointing:
         student.enable_gradient_checkpointing()
     trajectories = None

@@ -35,6 +35,27 @@ def straight_through(
     return mask.to(soft) + (soft - soft.detach())
 
 
+def relative_scores(scores: Float[torch.Tensor, "batch blocks"]) -> Float[torch.Tensor, "batch blocks"]:
+    """r − mean(r) over the blocks that are decided on; the first and the last, which always run, as constants.
+
+    A decision is one of order, which a rise of all scores leaves as it is. As Eq. 11 is written such a rise is what most
+    of the gradient asks for, since a block that opens lowers the loss, and it goes on until every sigmoid is flat and chance
+    decides; with these in place of r it has no gradient.
+
+    >>> scores = torch.tensor([[5.0, 1.0, 3.0, 9.0]], requires_grad=True)
+    >>> relative_scores(scores).tolist()
+    [[5.0, -1.0, 1.0, 9.0]]
+    >>> torch.sigmoid(relative_scores(scores))[0, 1].backward()
+    >>> one, other = scores.grad[0, 1:3].tolist()
+    >>> one > 0, one == -other
+    (True, True)
+    """
+    free = scores[:, 1:-1]
+    if not free.shape[1]:
+        return scores.detach()
+    return torch.cat([scores[:, :1].detach(), free - free.mean(dim=1, keepdim=True), scores[:, -1:].detach()], dim=1)
+
+
 def gated_residual(
     before: Float[torch.Tensor, "batch tokens width"],
     after: Float[torch.Tensor, "batch tokens width"],

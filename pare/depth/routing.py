@@ -10,7 +10,7 @@ import torch
 
 from pare.depth.budget import BudgetSchedule
 from pare.depth.decision import choose_blocks, distance_to_flip
-from pare.depth.gate import straight_through
+from pare.depth.gate import relative_scores, straight_through
 from pare.depth.routers import Router
 from pare.errors import InputError
 
@@ -21,12 +21,14 @@ class RoutingConfig:
 
     Without a budget the router's own holds (a decision table, a list of blocks), else the model's, else the paper's 20
     to 35 of 40 in proportion. `dense` runs every block and multiplies its change by the gate of Eq. 11, which is how a
-    router is trained; otherwise a skipped block is not called.
+    router is trained; otherwise a skipped block is not called. With `relative` the gate's gradient is that of a score over
+    the others' mean (`pare.depth.gate.relative_scores`); what runs is the same.
     """
 
     router: Router | None = None
     budget: BudgetSchedule | None = None
     dense: bool = False
+    relative: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,9 @@ class Route:
 class Routing:
     """Decides step by step; remembers the decision of the current step, and the log of the current generation."""
 
-    def __init__(self, router: Router, budget: BudgetSchedule, blocks: int, *, dense: bool = False):
+    def __init__(
+        self, router: Router, budget: BudgetSchedule, blocks: int, *, dense: bool = False, relative: bool = False
+    ):
         if router.blocks != blocks:
             raise InputError(
                 "router",
@@ -102,7 +106,7 @@ class Routing:
                 expected=f"{blocks}, as many as the model has",
                 fix="a router made for this model",
             )
-        self.router, self.blocks, self.dense = router, blocks, dense
+        self.router, self.blocks, self.dense, self.relative = router, blocks, dense, relative
         self.log: list[StepRoute] = []
         self._current: Route | None = None
         self._announced: int | None = None
@@ -166,7 +170,10 @@ class Routing:
         gate = None
         if self.dense:
             device = latents.device
-            gate = straight_through(scores.to(device, torch.float32), torch.from_numpy(ran).to(device))
+            scores = scores.to(device, torch.float32)
+            gate = straight_through(
+                relative_scores(scores) if self.relative else scores, torch.from_numpy(ran).to(device)
+            )
         self._current, self._announced = Route(record, gate), announced
         self._branches = set() if branch is None else {branch}
         self.log.append(record)

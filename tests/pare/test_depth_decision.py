@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from pare.depth.budget import BudgetSchedule, fewest
 from pare.depth.costs import CostTable
 from pare.depth.decision import choose_blocks, distance_to_flip, redecide
-from pare.depth.gate import gated_residual, hard_top_k, straight_through
+from pare.depth.gate import gated_residual, hard_top_k, relative_scores, straight_through
 from pare.errors import InputError
 
 
@@ -120,6 +120,7 @@ def test_the_gate_is_the_hard_mask_exactly(case):
     # float32 may make ties where float64 had none, so the mask is that of the float32 scores.
     assert (mask.numpy() == choose_blocks(logits.detach().numpy(), counts)).all()
     assert torch.equal(straight_through(logits, mask), mask.float())
+    assert torch.equal(straight_through(relative_scores(logits), mask), mask.float())
 
 
 def test_the_gradient_of_the_gate():
@@ -138,3 +139,21 @@ def test_the_gradient_of_the_gate():
         torch.testing.assert_close(logits.grad[:, index], soft[:, index] * (1 - soft[:, index]) * inner)
         expected = torch.where(mask[:, index, None, None], block * (index + 1), x)
         assert torch.equal(result[index], expected)
+
+
+def test_the_relative_gradient_is_that_of_scores_over_their_mean_and_never_moves_all_of_them():
+    torch.manual_seed(1)
+    logits = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    mask = hard_top_k(logits, np.array([3, 4, 5, 6]))
+    # Opening every gate helps, as it does in training.
+    wanted = -torch.rand(4, 6, dtype=torch.float64)
+    (straight_through(relative_scores(logits), mask) * wanted).sum().backward()
+    for sample in range(4):
+        free = logits.detach()[sample, 1:5].numpy()
+        soft = 1 / (1 + np.exp(-(free - free.mean())))
+        pull = soft * (1 - soft) * wanted[sample, 1:5].numpy()
+        np.testing.assert_allclose(logits.grad[sample, 1:5], pull - pull.mean(), rtol=1e-12, atol=1e-15)
+    assert (logits.grad[:, [0, 5]] == 0).all()
+    assert logits.grad.sum(dim=1).abs().max() < 1e-15
+    absolute = torch.autograd.grad((straight_through(logits, mask) * wanted).sum(), logits)[0]
+    assert (absolute < 0).all(), "as written all scores rise"
