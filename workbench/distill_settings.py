@@ -39,9 +39,9 @@ class DistillSettings(RunSettings):
         description="learned from timestep and content, from the timestep alone, or a static ranking (--run).",
     )
     router_hidden: int | None = Field(None, gt=0, description="Width of the router; default: 512, in small models 64.")
-    router_gradient: Literal["relative", "absolute"] = Field(
-        "relative",
-        description="Of a block's score over the others' mean, or absolute: Eq. 11 as written, where all scores rise together.",
+    router_gradient: Literal["absolute", "relative"] = Field(
+        "absolute",
+        description="absolute: Eq. 11 as written, where all scores rise together. relative: of a score over the others' mean.",
     )
     k_min: float | None = Field(None, description="Blocks that run at t = 0; default: 20 of 40 in proportion.")
     k_max: float | None = Field(None, description="Blocks that run at t = 1000; default: 35 of 40 in proportion.")

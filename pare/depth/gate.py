@@ -39,8 +39,8 @@ def relative_scores(scores: Float[torch.Tensor, "batch blocks"]) -> Float[torch.
     """r − mean(r) over the blocks that are decided on; the first and the last, which always run, as constants.
 
     A decision is one of order, which a rise of all scores leaves as it is. As Eq. 11 is written such a rise is what most
-    of the gradient asks for, since a block that opens lowers the loss, and it goes on until every sigmoid is flat and chance
-    decides; with these in place of r it has no gradient.
+    of the gradient asks for, since a block that opens lowers the loss, and it goes on until every sigmoid is flat; with
+    these in place of r it has no gradient, and decisions change more often.
 
     >>> scores = torch.tensor([[5.0, 1.0, 3.0, 9.0]], requires_grad=True)
     >>> relative_scores(scores).tolist()
