@@ -32,8 +32,8 @@ class Budget:
 
     ratio: float = 0.3
     width_steps: int = 1200
-    joint_steps: int = 3600
-    few_steps_steps: int = 1200
+    joint_steps: int = 2400
+    few_steps_steps: int = 800
     batch: int = 2
     few_steps_batch: int = 2
     trajectories: int = 48
@@ -42,7 +42,7 @@ class Budget:
     samples: int = 2048
     learning_rate: float = 5e-4
     joint_rate: float = 5e-4
-    router_rate: float = 2.5e-3
+    router_rate: float = 2e-5
     few_steps_rate: float = 1e-4
 
     @property
