@@ -126,7 +126,7 @@ def all_rows(budget: Budget, static_blocks: int) -> tuple[Row, ...]:
 
     >>> rows = all_rows(Budget(), 4)
     >>> {row.steps for row in rows if row.stages}
-    {4800}
+    {3600}
     """
     first, second = budget.width_steps, budget.joint_steps
 
