@@ -21,6 +21,9 @@ class DistillSettings(RunSettings):
     accumulation: int = Field(1, gt=0, description="Turns whose gradients make one step.")
     learning_rate: float | None = Field(None, gt=0, description="Of the student; default: 3e-5, for steps 2e-6.")
     router_rate: float = Field(5e-4, gt=0, description="Learning rate of the router.")
+    router_share: float = Field(
+        1.0, gt=0, le=1, description="Share of the steps in which the router learns; then it stays."
+    )
     warmup: int = Field(100, ge=0, description="Training steps in which the rates rise; then they fall as a cosine.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, of the student.")
     clip_norm: float = Field(1.0, gt=0, description="Gradients are cut to this norm.")

@@ -146,6 +146,7 @@ def loop_settings(run: DistillSettings) -> LoopSettings:
         schedule="cosine",
         accumulation=run.accumulation,
         divergence=run.divergence or 0.0,
+        learning_share=run.router_share,
     )
 
 
@@ -243,6 +244,7 @@ def train_stage(
         loop_settings(run),
         folder,
         rates=lambda name: rate if name.startswith(ROUTER) else 1.0,
+        rests=lambda name: name.startswith(ROUTER),
         validate=_together(checks) if checks else None,
         validate_every=run.validate_every,
         parallel=parallel,

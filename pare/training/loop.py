@@ -34,7 +34,8 @@ class LoopSettings:
     hold); a state saved while it holds can be continued to a larger number of steps as if that had been asked from the start.
     With `schedule` cosine it falls along half a cosine after the warm-up. A step averages the gradients of `accumulation`
     batches a process; the weights' average is left out where `ema` is 0. `divergence`: the running mean of the loss (over about
-    10 steps) may rise to so many times its lowest value; 0 asks only that it be finite.
+    10 steps) may rise to so many times its lowest value; 0 asks only that it be finite. Parameters that rest learn in the first
+    `learning_share` of the steps.
     """
 
     steps: int
@@ -52,6 +53,7 @@ class LoopSettings:
     schedule: str = "hold"
     accumulation: int = 1
     divergence: float = 0.0
+    learning_share: float = 1.0
 
 
 class Diverged(RuntimeError):
@@ -86,6 +88,7 @@ def train(
     *,
     rates: Callable[[str], float] = lambda name: 1.0,
     by_muon: Callable[[str], bool] = lambda name: False,
+    rests: Callable[[str], bool] = lambda name: False,
     validate: Callable[[nn.Module, int], dict[str, Any]] | None = None,
     validate_every: int = 0,
     parallel: Parallel | None = None,
@@ -101,6 +104,7 @@ def train(
             `tensorboard/`.
         rates: multiplier of the learning rate by parameter name.
         by_muon: names of the weight matrices that Muon trains (see `optimisers`); AdamW trains all others.
+        rests: names of the parameters that learn in the first `learning_share` of the steps alone.
         validate: called with the averaged model every `validate_every` steps and at the end; its dict is logged.
         parallel: the processes that train together; `model` is what its `place` returned.
     Cancelled from `progress`, or within a validation, saves the state first; a validation that was cut off is made up for.
@@ -113,7 +117,7 @@ def train(
     group_of = parallel or Parallel()
     whole = group_of.whole(model)
     named = {name: parameter for name, parameter in whole.named_parameters() if parameter.requires_grad}
-    training = optimisers(named, settings, rates, by_muon)
+    training = optimisers(named, settings, rates, by_muon, rests)
     average = {name: parameter.detach().clone() for name, parameter in named.items()} if settings.ema else {}
     first, watch = _restore(folder / "state", named, average, training, settings, group_of)
     batches = settings.accumulation * group_of.count
@@ -141,7 +145,8 @@ def train(
         for step in range(first, settings.steps):
             factor = rate_factor(step, settings)
             for group in (group for optimiser in training for group in optimiser.param_groups):
-                group["lr"] = settings.learning_rate * group["rate"] * factor
+                resting = group["rests"] and step >= settings.learning_share * settings.steps
+                group["lr"] = 0.0 if resting else settings.learning_rate * group["rate"] * factor
             sums: dict[str, torch.Tensor] = {}
             for turn in range(settings.accumulation):
                 number = step * batches + turn * group_of.count + group_of.rank

@@ -12,12 +12,14 @@ def optimisers(
     settings: Any,
     rates: Callable[[str], float] = lambda name: 1.0,
     by_muon: Callable[[str], bool] = lambda name: False,
+    rests: Callable[[str], bool] = lambda name: False,
 ) -> list[torch.optim.Optimizer]:
     """AdamW, and Muon before it where `by_muon` names matrices, over groups of parameters of one learning rate.
 
     Muon (Jordan et al. 2024, as in `torch.optim.Muon`) replaces a matrix's momentum by its nearest orthogonal matrix, scaled to
     the size of AdamW's updates, so that both go by `settings.learning_rate`; matrices by that times `settings.matrix_rate`. Each
-    group holds its multiplier as `rate`. Parameters with a rate of their own have no weight decay.
+    group holds its multiplier as `rate`, and as `rests` whether its parameters stop learning before the others. Parameters with
+    a rate of their own have no weight decay.
 
     >>> from types import SimpleNamespace
     >>> layer = nn.Linear(2, 2)
@@ -31,7 +33,7 @@ def optimisers(
     if matrices:
         made.append(
             torch.optim.Muon(
-                _groups(matrices, settings, rates, settings.matrix_rate),
+                _groups(matrices, settings, rates, rests, settings.matrix_rate),
                 lr=settings.learning_rate,
                 adjust_lr_fn="match_rms_adamw",
             )
@@ -40,19 +42,31 @@ def optimisers(
     if others:
         made.append(
             torch.optim.AdamW(
-                _groups(others, settings, rates, 1.0), lr=settings.learning_rate, betas=settings.betas, foreach=True
+                _groups(others, settings, rates, rests, 1.0),
+                lr=settings.learning_rate,
+                betas=settings.betas,
+                foreach=True,
             )
         )
     return made
 
 
 def _groups(
-    named: Mapping[str, nn.Parameter], settings: Any, rates: Callable[[str], float], factor: float
+    named: Mapping[str, nn.Parameter],
+    settings: Any,
+    rates: Callable[[str], float],
+    rests: Callable[[str], bool],
+    factor: float,
 ) -> list[dict[str, Any]]:
-    by_rate: dict[float, list[nn.Parameter]] = {}
+    alike: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in named.items():
-        by_rate.setdefault(rates(name), []).append(parameter)
+        alike.setdefault((rates(name), rests(name)), []).append(parameter)
     return [
-        {"params": parameters, "rate": rate * factor, "weight_decay": settings.weight_decay * (rate == 1.0)}
-        for rate, parameters in by_rate.items()
+        {
+            "params": parameters,
+            "rate": rate * factor,
+            "rests": resting,
+            "weight_decay": settings.weight_decay * (rate == 1.0 and not resting),
+        }
+        for (rate, resting), parameters in alike.items()
     ]

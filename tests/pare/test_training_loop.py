@@ -115,6 +115,31 @@ def test_groups_with_their_own_rate_move_by_it(tmp_path):
     assert not torch.equal(slow[2].weight, start[2].weight)
 
 
+def test_what_rests_learns_in_its_share_of_the_steps_and_a_resume_within_the_rest_is_exact(tmp_path):
+    seen = {}
+
+    def look(net, step):
+        seen[step] = (net[0].weight.clone(), net[2].weight.clone())
+        return {}
+
+    given = {"rests": lambda name: "0." in name, "validate": look, "validate_every": 2}
+    chosen = settings(steps=12, warmup=0, ema=0.0, learning_share=0.5, weight_decay=0.1)
+    whole = train(model(), loss, chosen, tmp_path / "whole", **given)
+    assert not torch.equal(seen[2][0], seen[4][0]) and not torch.equal(seen[4][0], seen[6][0])
+    for step in (8, 10, 12):
+        assert torch.equal(seen[6][0], seen[step][0]) and not torch.equal(seen[step - 2][1], seen[step][1])
+
+    def stop(done, total, message=""):
+        if done == 9:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        train(model(), loss, chosen, tmp_path / "cut", progress=stop, **given)
+    resumed = train(model(), loss, chosen, tmp_path / "cut", **given)
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_part_that_gets_gradients_only_later_resumes_exactly_too(tmp_path):
     def late(net, step, generator):
         x = torch.randn(16, 4, generator=generator)

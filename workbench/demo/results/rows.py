@@ -42,7 +42,8 @@ class Budget:
     samples: int = 2048
     learning_rate: float = 5e-4
     joint_rate: float = 5e-4
-    router_rate: float = 2e-5
+    router_rate: float = 2.5e-3
+    router_share: float = 0.25
     few_steps_rate: float = 1e-4
 
     @property

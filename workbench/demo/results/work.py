@@ -126,7 +126,7 @@ class Bench:
             "checkpoint_every": CHECKPOINT_EVERY, "device": "cpu",
         }  # fmt: skip
         if stage.name == "joint":
-            settings |= {"run": self.run, "router_rate": budget.router_rate}
+            settings |= {"run": self.run, "router_rate": budget.router_rate, "router_share": budget.router_share}
         if few:
             settings |= {"few_steps": FEW_STEPS, "trajectories": budget.trajectories}
         student = None if job.source is None else self.student(job.source)
