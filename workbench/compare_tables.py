@@ -65,7 +65,9 @@ def model_sizes(a: ModelCard, b: ModelCard) -> list[tuple[str, ...]]:
         ("blocks of a mean step", "blocks", lambda n: f"{n:.4g}"),
         ("FLOPs of a forward", "flops", tera),
         ("FLOPs, blocks that run", "active_flops", tera),
+        ("FLOPs of a video, as sampled", "video_flops", tera),
         ("weights on disk", "weight_bytes", gibi),
+        ("bytes a parameter, as stored", "stored_bytes", lambda n: f"{n:.3g}"),
     ]
     rows = []
     for title, name, words in numbers:
@@ -80,7 +82,7 @@ def model_sizes(a: ModelCard, b: ModelCard) -> list[tuple[str, ...]]:
 def model_settings(a: ModelCard, b: ModelCard) -> dict[str, tuple[Any, Any]]:
     """What made both: name → (of A, of B)."""
     about = [
-        {"base": card.base, "geometry": f"{card.geometry.blocks} blocks, {card.geometry.heads} heads"}
+        {"base": card.base, "geometry of the base": f"{card.geometry.blocks} blocks, {card.geometry.heads} heads"}
         | (
             {}
             if card.clip is None

@@ -81,7 +81,10 @@ def models_sentence(a: ModelCard, b: ModelCard) -> str:
     share = b.parameters / a.parameters
     work = ""
     if a.active_flops and b.active_flops and a.clip == b.clip:
-        work = f" and takes {b.active_flops / a.active_flops:.0%} of its operations a step"
+        step = f"{b.active_flops / a.active_flops:.0%}"
+        work = f" and takes {step} of its operations a step"
+        if a.video_flops and b.video_flops and (video := f"{b.video_flops / a.video_flops:.0%}") != step:
+            work += f", {video} a video as each is sampled"
     return f"B ({b.name}) stores {share:.0%} of the parameters of A ({a.name}){work}"
 
 

@@ -40,6 +40,19 @@ class ModelCard:
         sizes = {"self_heads": self.geometry.heads, "cross_heads": self.geometry.heads, "neurons": self.geometry.ffn}
         return any(low < sizes[part] for part, (low, _) in self.kept.items())
 
+    @property
+    def video_flops(self) -> float | None:
+        """Operations of one video as the model is sampled: the blocks that run, all steps, both branches where guided."""
+        steps = self.settings.get("steps")
+        if self.active_flops is None or steps is None:
+            return None
+        return self.active_flops * steps * (2 if (self.settings.get("guidance") or 1) > 1 else 1)
+
+    @property
+    def stored_bytes(self) -> float:
+        """Bytes of a parameter in the files."""
+        return self.weight_bytes / self.parameters
+
 
 def read_card(folder: str | Path) -> ModelCard:
     """The card of a diffusers folder, without its weights. Raises `InputError` for a folder that is no Wan pipeline, and

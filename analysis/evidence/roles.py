@@ -166,7 +166,9 @@ def _sentence(verdict: Verdict, factors: pd.DataFrame, certain: int, heads: int)
         parts.append(f"open over {listed(said['undecided'])}")
     start = {"yes": "Yes: ", "no": "No: ", "undecided": "Undecided: "}[verdict]
     body = "; ".join(parts) or "this run varies nothing"
-    return f"{start}{body}. {certain} of {heads} heads change role with the timestep beyond their intervals."
+    return (
+        f"{start}{body}. {certain} of {heads} heads change role between thirds of the timesteps beyond their intervals."
+    )
 
 
 def _notes(factors: pd.DataFrame, samples: int, heads: int) -> tuple[str, ...]:

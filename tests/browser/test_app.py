@@ -241,6 +241,24 @@ def test_a_copied_link_reproduces_the_view_in_another_browser(heads, new_page, i
     assert other.url == heads.url
 
 
+def test_back_shows_the_head_before_in_the_grid_and_on_the_card(heads, idle):
+    card, readout = heads.locator(".st-key-head_card"), heads.locator(".head-grid .readout")
+    pinned = []
+    for key in ("ArrowDown", "ArrowRight"):
+        heads.locator(".cells").focus()
+        heads.keyboard.press(key)
+        heads.keyboard.press("Enter")
+        pinned.append(re.match(r"block \d+, head \d+", readout.inner_text())[0])
+        heads.wait_for_url(re.compile(pinned[-1].replace("block ", r"block=").replace(", head ", "&head=") + r"(&|$)"))
+        expect(card).to_contain_text(pinned[-1].capitalize())
+        idle(heads)
+    heads.locator(".cells").blur()
+    assert pinned[0] != pinned[1]
+    heads.go_back()
+    expect(card).to_contain_text(pinned[0].capitalize())
+    expect(readout).to_contain_text(pinned[0])
+
+
 def test_a_bad_link_says_so_and_shows_the_page(page, address):
     page.goto(f"{address}/?block=99&head=1&ts=2&run=../../etc")
     opened(page)

@@ -127,5 +127,5 @@ def test_a_case_by_hand(count):
     assert found["self"] == [1, 0, 0, 1] and found["cross"] == [1, 1, 0, 0] and found["flipped"] == [1, 0, 1, 0]
     assert found["words"] == (
         "Keeps 2 of 4 self-attention and 2 of 4 cross-attention heads in each of 1 blocks. "
-        "Removes 2 self-attention heads: 1 spatial, 1 mixed, 0 temporal; 2 picks are others than without α."
+        "Removes 2 self-attention heads: 1 spatial, 1 mixed, 0 temporal; α keeps 1 in place of as many others."
     )

@@ -128,7 +128,10 @@ def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: s
         )
     st.number_input("Steps", 1, MOST_STEPS, ablation.preview.steps, key=_steps_key(key), width=STEPS_WIDTH)
     if not lacking:
-        return None
+        active = any(job is not None and job.active for job in _found(run, places, [ablation]))
+        return (
+            "Being generated: progress shows below the videos." if active else "Generated: it shows below the videos."
+        )
     cost = work.preview_cost(places, run, ablation.preview.steps, len(lacking), model=ablation.model)
     return plain(f"{label}: {cost}")
 

@@ -32,7 +32,7 @@ def show_page(shell: Shell) -> None:
     buttons = button.container(horizontal=True, horizontal_alignment="right")
     with buttons:
         copy_button("Copy link", None, key="copy_link")
-    kinds, left, right = st.columns([4, 4, 4], gap="medium", vertical_alignment="bottom")
+    kinds, left, right = st.columns([9, 8, 8], gap="medium", vertical_alignment="bottom")
     with kinds:
         st.segmented_control(
             "Compare",

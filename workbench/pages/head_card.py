@@ -28,6 +28,8 @@ from workbench.places import Places
 from workbench.plan import tera
 from workbench.state import Selection
 
+FEW = 8
+"""Samples below which a bootstrap interval is clearly too narrow."""
 FRAME_LINK = "run"
 """What the frame map and the player of the model's videos are linked by."""
 SCORER_NAMES = {
@@ -100,6 +102,11 @@ def show_head_card(
         found = [*found[:-1], *measured, *found[-1:]]
         if found:
             st.markdown(rank_lines(found))
+            few = min((one.n for one in found if one.n and not np.isnan(one.low)), default=FEW)
+            st.caption(
+                "Intervals and ± are of 95 %, over samples"
+                + (f"; of fewer than {FEW} samples they are too narrow." if few < FEW else ".")
+            )
         else:
             st.markdown("No scorer finds what it needs in this run. Capture it again with value norms.")
     st.markdown(alone_line(run))
@@ -194,7 +201,7 @@ def _lines(view: HeadView, run: Run) -> list[str]:
     interval = "" if np.isnan(view.low) else f" \\[{view.low:.3f}, {view.high:.3f}]"
     return [
         f"**r = {view.ratio:.3f}**{interval} · n = {view.n} sample{'s' if view.n != 1 else ''} · "
-        f"uniform 1/{run.num_frames} = {run.uniform:.3f} · lift {view.lift:.3f}",
+        f"uniform u = 1/{run.num_frames} = {run.uniform:.3f} · lift (r − u)/(1 − u) = {_minus(view.lift)}",
         f"role stable in {view.stability:.0%} of the sample × step cells",
     ]
 
@@ -224,6 +231,10 @@ def _norm_lines(run: Run, selection: Selection, cell: tuple[int, int]) -> list[s
         if not np.isnan(mean):
             parts.append(f"{words} {mean:.3g}" + ("" if np.isnan(error) else f" ± {1.96 * error:.2g}"))
     return [" · ".join(parts)] if parts else []
+
+
+def _minus(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _with_error(means: HeadMeans, cell: tuple[int, int]) -> str:

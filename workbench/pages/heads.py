@@ -133,6 +133,7 @@ def show_roles(run: Run, cells: Cells, selection: Selection) -> None:
 def show_heads(
     shell: Shell,
     run: Run,
+    selection: Selection,
     cells: Cells,
     marks: HeadMarks | None,
     cell: tuple[int, int] | None,
@@ -141,7 +142,6 @@ def show_heads(
     follow: bool,
 ) -> None:
     """The chosen view of all heads."""
-    selection = shell.selection
     show_controls(run, selection)
     if selection.view == "scatter":
         show_scatter(run, selection, cell)
@@ -188,6 +188,11 @@ def show_page(shell: Shell) -> None:
             members[cell] = True
             return ablation_of(run, places, f"block {cell[0]}, head {cell[1]}", members, clips, now, "ablate_head")
 
+        def show_all(now: Selection) -> None:
+            with guard("head grid"):
+                follow = wanted and found is not None
+                show_heads(shell, run, now, cells, marks, cell_of(now), crossed, follow=follow)
+
         def show_card(now: Selection) -> None:
             cell = cell_of(now)
             if cell is None:
@@ -213,8 +218,9 @@ def show_page(shell: Shell) -> None:
             of_set = [ablation_of(run, places, f"set {loaded.name}", loaded.array, clips, selection, "ablate_set")]
         show_headline(run, cells, marks, selection)
         grid, card = st.columns([11, 9], gap="medium")
-        with grid, guard("head grid"):
-            show_heads(shell, run, cells, marks, cell_of(selection), crossed, follow=wanted and found is not None)
+        with grid:
+            # What Python holds has to come back to the grid, or it would take a later pin for an old one.
+            pinned_part("pinned_grid", show_all)
         with card:
             pinned_part("pinned_card", show_card)
         blocks, videos = st.columns(2, gap="medium")

@@ -204,6 +204,12 @@ def show_prediction(run: Run, decisions: Decisions, planned: RoutePlan, shell: S
     counted = f"{planned.mean_count:.2f} of {decisions.blocks} blocks a step over {planned.steps} steps: "
     counted += f"**{planned.share:.1%}** of the block FLOPs, {tera(planned.flops)}"
     st.markdown(counted + ("." if planned.seconds is None else f", about **{planned.seconds:.3g} s**."))
+    if (planned.steps_at != 1).any():
+        nearest = ", ".join(map(str, planned.steps_at))
+        st.caption(
+            f"Columns are the timesteps of the run; of the video's {planned.steps} steps {nearest} are nearest to them, from left "
+            f"to right, so that the mean over columns, {planned.ran.sum(axis=1).mean():.2f}, is another one."
+        )
     if planned.seconds is None:
         st.caption("Seconds need a cost table of this machine in the workspace:")
         path = short_path(shell.places.workspace / "costs.json")

@@ -55,7 +55,8 @@ class RoutePlan:
     """The decisions of one sample that would run next: at `budget` (None: as they were made), with `edited` cells turned.
 
     `ran`, `edited` and `distance` are [step, block]. Predicted for a video of `steps` steps: `mean_count` blocks a step,
-    `share` of the block FLOPs, `flops` of the blocks with all forwards, `seconds` where a cost table is known.
+    `share` of the block FLOPs, `flops` of the blocks with all forwards, `seconds` where a cost table is known. `steps_at`
+    [step]: how many of the video's steps are nearest to each step that is shown.
     """
 
     budget: BudgetSchedule | None
@@ -64,6 +65,7 @@ class RoutePlan:
     distance: np.ndarray
     table: DecisionTable
     steps: int
+    steps_at: np.ndarray
     mean_count: float
     share: float
     flops: float
@@ -170,6 +172,7 @@ def route_plan(run: Run, decisions: Decisions, selection: Selection, model: str,
         distance=np.where(edited, np.nan, distance),
         table=table,
         steps=len(timesteps),
+        steps_at=np.bincount([table.at(float(t)) for t in timesteps], minlength=len(now)),
         mean_count=float(executed.sum(axis=1).mean()),
         share=float((executed * per_block).sum() / (per_block.sum() * len(timesteps))),
         flops=float((executed * per_block).sum() * forwards),

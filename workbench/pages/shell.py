@@ -30,6 +30,7 @@ STYLE = """<style>
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) table {
   width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums;
 }
+[class*="st-key-compare_table"] { overflow-x: auto; }
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
 [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; height: 1.5rem; }

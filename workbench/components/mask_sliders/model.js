@@ -100,7 +100,7 @@ export function describeMask(given, mask) {
   const flips = sum(mask.flipped);
   return `${kept}${neurons} in each of ${given.blocks} blocks. `
     + `Removes ${gone} self-attention heads${byRole ? `: ${byRole}` : ""}`
-    + (flips ? `; ${flips} picks are others than without α.` : ".");
+    + (flips ? `; α keeps ${flips / 2} in place of as many others.` : ".");
 }
 
 /** 1,234,567 */
