@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.style import PART_COLORS, Mark, make_figure
+from analysis.figures.style import PART_COLORS, Mark, make_figure, root_palette
 
 RESIDUAL = "‖B(x) − x‖ / ‖x‖"
 
@@ -23,17 +23,23 @@ def residual_map(
 ) -> go.Figure:
     """Block × timestep map of `values` [step, block], from t = 1000 on the left, in viridis; NaN stays empty.
 
-    The colours span `limits`, from 0 to the largest value unless given. `samples` is the n behind every cell.
+    The colours span `limits`, from 0 to the largest value unless given; from 0 they go by the square root (`root_palette`).
+    `samples` is the n behind every cell.
     """
     values = np.asarray(values, float)
     low, high = limits or (0.0, _largest(values))
     heat = _map(values, timesteps, samples) | {
         "zmin": low,
         "zmax": high,
-        "colorscale": "Viridis",
+        "colorscale": "Viridis" if low else _by_root(),
         "colorbar": {"title": {"text": name, "side": "right"}, "thickness": 10, "outlinewidth": 0},
     }
     return make_figure([heat], x=_timesteps(), y=_blocks(values.shape[1]), height=height, hovermode="closest")
+
+
+def _by_root() -> list[list[Any]]:
+    colours = root_palette()
+    return [[place / (len(colours) - 1), colour] for place, colour in enumerate(colours)]
 
 
 def residual_parts(
@@ -71,7 +77,7 @@ def residual_parts(
                 "matches": "y", "showticklabels": False, "anchor": f"x{number}", "showgrid": False,
             }  # fmt: skip
     layout["coloraxis"] = {
-        "cmin": 0, "cmax": high, "colorscale": "Viridis",
+        "cmin": 0, "cmax": high, "colorscale": _by_root(),
         "colorbar": {"title": {"text": name, "side": "right"}, "thickness": 10, "outlinewidth": 0},
     }  # fmt: skip
     blocks = np.shape(next(iter(parts.values())))[1]

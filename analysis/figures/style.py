@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
 ROLE_COLORS = {"S": "#0072B2", "M": "#999999", "T": "#D55E00"}
 ROLE_NAMES = {"S": "spatial", "M": "mixed", "T": "temporal"}
@@ -71,6 +73,17 @@ def upright(value: float, dash: str = "solid") -> Mark:
 def label(text: str, **place: Any) -> Mark:
     """A small text without an arrow."""
     return {"text": text, "showarrow": False, "font": {"size": 11}, **place}
+
+
+def root_palette(colours: int = 33) -> list[str]:
+    """Viridis by the square root of evenly spaced values from 0 on, so that one large value leaves the small ones apart.
+
+    >>> root_palette(5)
+    ['#440154', '#22908c', '#4abf6d', '#a6db34', '#fde725']
+    """
+    shares = np.sqrt(np.linspace(0, 1, colours)).tolist()
+    rgb = sample_colorscale("Viridis", shares, colortype="tuple")
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in each) for each in rgb]
 
 
 def ink_on(color: str) -> str:

@@ -34,7 +34,10 @@ from workbench.components.lanes.component import Lanes, lanes
 from workbench.jobs.api import open_workspace
 from workbench.pages import route_plan
 from workbench.pages.route_plan import decisions_of, sampler_timesteps
+from workbench.pages.route_take_out import planned_part, report_again
 from workbench.places import Places
+from workbench.report.build import build_report
+from workbench.report.page import render_report
 from workbench.routing import choose_routing
 from workbench.routing_settings import RoutingSettings
 from workbench.settings import RunSettings
@@ -201,6 +204,21 @@ def test_without_decisions_it_shows_what_an_importance_router_would_decide(at, c
     predicted = route_plan.route_plan(run, decisions, Selection(k_min=3, k_max=5), model, None)
     assert predicted.mean_count == pytest.approx(result["routing"]["mean_blocks"], abs=0.34)
     assert len(sampler_timesteps(run, decisions)) == STEPS
+
+
+def test_its_report_begins_with_what_would_run(captures, model):
+    run, selection = Run.open(captures / "dense"), Selection(k_min=3, k_max=4, edits=((0, 2),))
+    decisions = decisions_of(run)
+    planned = route_plan.route_plan(run, decisions, selection, model, None)
+    part = planned_part(run, decisions, planned, selection, command="pare route m --out routed")
+    made = build_report(run, selection, first=[part], headline="What runs.", command=report_again(part.command))
+    assert made.parts[0] is part and made.finding == "What runs."
+    assert "K from 3 to 4, 1 turned over by hand" in part.title
+    assert f"{planned.mean_count:.2f} of {BLOCKS} blocks a step, {planned.share:.1%} of the block FLOPs" in part.words
+    assert part.table["ran"].to_numpy().reshape(planned.ran.shape).tolist() == planned.ran.tolist()
+    assert planned.steps_at.sum() == planned.steps and len(planned.steps_at) == len(planned.ran)
+    page = render_report(made)
+    assert "What runs." in page and "pare report routed --out report.html" in page
 
 
 def test_recording_is_offered_with_its_command_and_its_cost(at, captures, load, tmp_path):

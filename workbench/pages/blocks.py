@@ -10,6 +10,7 @@ from plotly.colors import sequential
 from analysis.block_values import LENSES, PARTS, BlockValues
 from analysis.figures.blocks import parts_over_timesteps, residual_map
 from analysis.figures.roles import ratio_of_heads
+from analysis.figures.style import root_palette
 from analysis.figures.tables import head_table, part_table
 from analysis.findings import block_finding
 from analysis.roles import LETTERS, ROLES, classify
@@ -82,7 +83,7 @@ def show_map(run: Run, selection: Selection, values: BlockValues | None, chosen:
         title=LENSES[lens].title,
         symbol=LENSES[lens].symbol,
         limits=limits,
-        palette=list(sequential.Viridis),
+        palette=list(sequential.Viridis) if limits[0] else root_palette(),
         chosen=chosen,
         key="block_map",
         on_change=choose_block,

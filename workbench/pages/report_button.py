@@ -1,6 +1,7 @@
 """The button beside a page's headline that gives its view away as one HTML file."""
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -13,11 +14,18 @@ from workbench.report.part import Report
 from workbench.state import Selection
 
 
-def report_button(run: Run, selection: Selection, *, cut: Callable[[], Cut | None] | None = None) -> None:
-    """A report of the selection, made at the click, as `pare report` makes it; `cut` adds the mask that a page shows."""
+def report_button(
+    run: Run,
+    selection: Selection,
+    *,
+    cut: Callable[[], Cut | None] | None = None,
+    more: Callable[[], dict[str, Any]] | None = None,
+) -> None:
+    """A report of the selection, made at the click, as `pare report` makes it; `cut` adds the mask that a page shows, `more`
+    what else `build_report` takes."""
     link = view_link(st.context.url, selection)
     give_report(
-        lambda: build_report(run, selection, cut=cut() if cut else None, link=link),
+        lambda: build_report(run, selection, cut=cut() if cut else None, link=link, **(more() if more else {})),
         name=run.folder.name,
         help="One HTML file that opens offline: finding, figures with their numbers, videos, settings and versions.",
     )

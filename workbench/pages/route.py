@@ -7,6 +7,7 @@ import streamlit as st
 from plotly.colors import sequential
 
 from analysis.figures.routes import disagreement_by_step
+from analysis.figures.style import root_palette
 from analysis.figures.tables import disagreement_table
 from analysis.runs import Run
 from pare.depth.budget import fewest
@@ -18,7 +19,7 @@ from workbench.pages.chart import show_chart
 from workbench.pages.report_button import report_button
 from workbench.pages.route_jobs import show_generation, show_recording
 from workbench.pages.route_plan import Decisions, RoutePlan, bounds, cost_table, decisions_of, route_plan, turned
-from workbench.pages.route_take_out import route_command, take_planned, take_recorded
+from workbench.pages.route_take_out import planned_part, report_again, route_command, take_planned, take_recorded
 from workbench.pages.route_work import recorded_router
 from workbench.pages.run_model import model_of, model_words
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
@@ -30,8 +31,14 @@ from workbench.state import MOST_EDITS, Selection
 MEASURE = "python benchmarks/depth.py --model {model} --costs {path}"
 
 
-def show_headline(run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection) -> None:
+def show_headline(run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection, places: Places) -> None:
     """What was decided, in one sentence, and the buttons that take the view away."""
+
+    def more() -> dict[str, Any]:
+        command = route_command(run, decisions, selection, places)
+        part = planned_part(run, decisions, planned, selection, command=command)
+        return {"first": [part], "headline": headline(run, decisions, planned), "command": report_again(command)}
+
     text, button = st.columns([4, 1], vertical_alignment="top")
     with text:
         st.title(plain(headline(run, decisions, planned)), anchor=False)
@@ -42,7 +49,7 @@ def show_headline(run: Run, decisions: Decisions, planned: RoutePlan, selection:
             )
     with button, st.container(horizontal=True, horizontal_alignment="right"):
         copy_button("Copy link", None, key="copy_link")
-        report_button(run, selection)
+        report_button(run, selection, more=more)
 
 
 def headline(run: Run, decisions: Decisions, planned: RoutePlan) -> str:
@@ -138,7 +145,7 @@ def show_lanes(run: Run, decisions: Decisions, planned: RoutePlan, selection: Se
         "score_limits": score_limits,
         "score_palette": list(sequential.Cividis),
         "change_limits": (0.0, max((float(each.max()) for each in known), default=1.0)),
-        "change_palette": list(sequential.Viridis),
+        "change_palette": root_palette(),
     }
 
     def show_recorded(which: int, differ: np.ndarray, key: str) -> None:
@@ -275,7 +282,7 @@ def show_page(shell: Shell) -> None:
             show_recording(run, None, None, selection, shell.places)
             return
         planned = route_plan(run, decisions, selection, model_of(run, shell.places), cost_table(shell.places, run))
-        show_headline(run, decisions, planned, selection)
+        show_headline(run, decisions, planned, selection, shell.places)
         show_controls(run, decisions, selection)
         if decisions.recorded:
             with guard("lanes"):

@@ -13,8 +13,12 @@ from workbench.pages.route_work import recorded_router
 from workbench.pages.run_model import model_words
 from workbench.pages.text import command_line, short_path
 from workbench.places import Places
+from workbench.plan import tera
+from workbench.report.part import Part
 from workbench.state import Selection
 
+OUT = "routed"
+PLANNED = "Which blocks would run at every timestep, decided again or turned over by hand."
 ROUTERS = ("importance", "random", "static", "learned")
 
 
@@ -24,7 +28,7 @@ def route_command(run: Run, decisions: Decisions, selection: Selection, places: 
     if router not in ROUTERS:
         return None
     low, high = bounds(run, decisions, selection)
-    flags = {"prompts": "prompts.txt", "router": router, "k_min": low, "k_max": high, "out": "routed"}
+    flags = {"prompts": "prompts.txt", "router": router, "k_min": low, "k_max": high, "out": OUT}
     return command_line(
         "route", model_words(run, places), **flags, run=None if decisions.recorded else short_path(run.folder)
     )
@@ -54,22 +58,50 @@ def take_planned(
     command: str | None,
 ) -> None:
     """ "Take out" of the decisions that would run next."""
-    row = decisions.row(selection.sample)
-    steps, blocks = planned.edited.nonzero()
     _take(
         planned.ran,
-        decisions.scores[row],
+        decisions.scores[decisions.row(selection.sample)],
         decisions.timesteps,
         key="lanes_planned",
-        alt="Which blocks would run at every timestep, decided again or turned over by hand.",
-        python=recipes.decisions(
-            run,
-            row=row if decisions.recorded else None,
-            budget=None if planned.budget is None else bounds(run, decisions, selection),
-            edits=[(int(step), int(block)) for step, block in zip(steps, blocks, strict=True)],
-        ),
+        alt=PLANNED,
+        python=_planned_python(run, decisions, planned, selection),
         command=command,
         name=f"{run.folder.name}-routes-planned",
+    )
+
+
+def planned_part(
+    run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection, *, command: str | None
+) -> Part:
+    """The decisions that would run next, as a part of a report."""
+    scores = decisions.scores[decisions.row(selection.sample)]
+    low, high = bounds(run, decisions, selection)
+    turned = f", {planned.changed} turned over by hand" if planned.changed else ""
+    return Part(
+        f"Which blocks would run, K from {low} to {high}{turned}",
+        f"Decided again from stored scores; the model did not run. Predicted for a video of {planned.steps} steps: "
+        f"{planned.mean_count:.2f} of {decisions.blocks} blocks a step, {planned.share:.1%} of the block FLOPs, "
+        f"{tera(planned.flops)}.",
+        figure=decision_map(planned.ran, scores, decisions.timesteps),
+        alt=PLANNED,
+        table=decision_table(planned.ran, scores, decisions.timesteps),
+        python=_planned_python(run, decisions, planned, selection),
+        command=command,
+    )
+
+
+def report_again(command: str | None) -> str | None:
+    """The command lines that record decisions like these and report them."""
+    return None if command is None else f"{command}\n{command_line('report', OUT, out='report.html')}"
+
+
+def _planned_python(run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection) -> str:
+    steps, blocks = planned.edited.nonzero()
+    return recipes.decisions(
+        run,
+        row=decisions.row(selection.sample) if decisions.recorded else None,
+        budget=None if planned.budget is None else bounds(run, decisions, selection),
+        edits=[(int(step), int(block)) for step, block in zip(steps, blocks, strict=True)],
     )
 
 

@@ -25,22 +25,25 @@ def build_report(
     selection: Selection,
     *,
     cut: Cut | None = None,
+    first: Sequence[Part] = (),
+    headline: str | None = None,
     command: str | None = None,
     link: str | None = None,
     most_video_bytes: int = MOST_VIDEO_BYTES,
 ) -> Report:
     """Read what the selection names of a run: its finding, figures with their numbers, videos, settings and versions.
 
-    `cut` adds a mask, `command` is the command line that makes this report (default: from the selection), `link` the
-    address of the view. Videos beyond `most_video_bytes` in all are named, not carried. Raises InputError for a run
-    without a finished sample and for a part that it does not have.
+    `cut` adds a mask, `first` are parts that come before all others, `headline` stands for the finding; `command` is the command
+    line that makes this report (default: from the selection), `link` the address of the view. Videos beyond
+    `most_video_bytes` in all are named, not carried. Raises InputError for a run without a finished sample and for a part
+    that it does not have.
     """
     if not run.finished:
         raise InputError(
             str(run.folder), got="no finished sample", expected="at least one", fix="capture with --resume"
         )
     where = chosen(selection)
-    parts: list[Part] = []
+    parts: list[Part] = [*first]
     sentence = "This run has no ratios, so no roles."
     if "self/ratio" in run.statistics:
         cells, marks = cells_of(run, selection), head_marks(run, **where)
@@ -61,7 +64,7 @@ def build_report(
     clips, left_out = carried(_videos(run, selection), most_video_bytes)
     return Report(
         title=f"{run.model_id} · {run.folder.resolve().name}",
-        finding=sentence,
+        finding=headline or sentence,
         command=command or _command(run, selection, cut),
         link=link,
         query=urlencode(selection.changed(run=None).to_query()),
