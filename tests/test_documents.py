@@ -84,7 +84,7 @@ def run(parts: list[str], folder: Path, server: CommandServer | None = None) -> 
 def run_once(parts: list[str], folder: Path, server: CommandServer | None, kept: Path) -> None:
     """Run a command; a capture that another document has made with the same words is copied from there instead."""
     out = folder / parts[parts.index("--out") + 1] if "--out" in parts else folder
-    if parts[:2] != ["pare", "capture"] or out.exists():
+    if parts[:2] != ["pare", "capture"] or "--dry-run" in parts or out.exists():
         return run(parts, folder, server)
     there = kept / hashlib.sha256("\0".join(parts).encode()).hexdigest()
     if not there.exists():

@@ -243,20 +243,22 @@ def test_a_copied_link_reproduces_the_view_in_another_browser(heads, new_page, i
 
 def test_back_shows_the_head_before_in_the_grid_and_on_the_card(heads, idle):
     card, readout = heads.locator(".st-key-head_card"), heads.locator(".head-grid .readout")
-    pinned = []
-    for key in ("ArrowDown", "ArrowRight"):
+    pinned: list[str] = []
+    for _ in range(2):
+        before = heads.url
         heads.locator(".cells").focus()
-        heads.keyboard.press(key)
+        heads.keyboard.press("ArrowUp")
         heads.keyboard.press("Enter")
-        pinned.append(re.match(r"block \d+, head \d+", readout.inner_text())[0])
-        heads.wait_for_url(re.compile(pinned[-1].replace("block ", r"block=").replace(", head ", "&head=") + r"(&|$)"))
-        expect(card).to_contain_text(pinned[-1].capitalize())
+        heads.wait_for_url(lambda url, before=before: "block=" in url and url != before)
+        block, head = re.search(r"block=(\d+)&head=(\d+)", heads.url).groups()
+        pinned.append(f"lock {block}, head {head}")
+        expect(card).to_contain_text(f"B{pinned[-1]} ")
         idle(heads)
     heads.locator(".cells").blur()
     assert pinned[0] != pinned[1]
     heads.go_back()
-    expect(card).to_contain_text(pinned[0].capitalize())
-    expect(readout).to_contain_text(pinned[0])
+    expect(card).to_contain_text(f"B{pinned[0]} ")
+    expect(readout).to_contain_text(f"b{pinned[0]} ")
 
 
 def test_a_bad_link_says_so_and_shows_the_page(page, address):
