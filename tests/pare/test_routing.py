@@ -361,6 +361,22 @@ def test_the_gate_of_training_gives_every_block_a_gradient(pipe):
     transformer.zero_grad()
 
 
+def test_with_the_relative_gradient_the_same_runs_and_scores_never_rise_together(pipe):
+    transformer, router = pipe.transformer, content_router()
+    results = []
+    for relative in (False, True):
+        transformer.enable_routing(RoutingConfig(router, HALF, dense=True, relative=relative))
+        router.zero_grad()
+        result = transformer(**inputs(2)).sample
+        result.square().mean().backward()
+        results.append((result.detach(), router.last.bias.grad.clone()))
+    (absolute, rises), (same, gradient) = results
+    assert torch.equal(absolute, same)
+    assert gradient[0] == gradient[-1] == 0 and (gradient[1:-1] != 0).all()
+    assert abs(gradient.sum()) < 1e-5 * gradient.abs().max() < rises.abs().max()
+    transformer.zero_grad()
+
+
 def test_a_gradient_step_of_the_gate_is_that_of_finite_differences_in_the_gate(pipe):
     """∂loss/∂r_i = sigmoid'(r_i)·∂loss/∂m_i: the gates moved by hand, the blocks run by hand."""
     transformer, router = pipe.transformer, content_router()

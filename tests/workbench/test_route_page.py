@@ -34,7 +34,7 @@ from workbench.components.lanes.component import Lanes, lanes
 from workbench.jobs.api import open_workspace
 from workbench.pages import route_plan
 from workbench.pages.route_plan import decisions_of, sampler_timesteps
-from workbench.pages.route_take_out import planned_part, report_again
+from workbench.pages.route_take_out import planned_command, planned_part, report_again
 from workbench.places import Places
 from workbench.report.build import build_report
 from workbench.report.page import render_report
@@ -210,7 +210,13 @@ def test_its_report_begins_with_what_would_run(captures, model):
     run, selection = Run.open(captures / "dense"), Selection(k_min=3, k_max=4, edits=((0, 2),))
     decisions = decisions_of(run)
     planned = route_plan.route_plan(run, decisions, selection, model, None)
-    part = planned_part(run, decisions, planned, selection, command="pare route m --out routed")
+    places = Places(captures.parent / "w", (captures,))
+    command = planned_command(run, decisions, planned, selection, places)
+    assert "--router routes.json" in command and "--k-min" not in command
+    unturned = selection.changed(edits=())
+    again = route_plan.route_plan(run, decisions, unturned, model, None)
+    assert "--k-min 3 --k-max 4" in planned_command(run, decisions, again, unturned, places)
+    part = planned_part(run, decisions, planned, selection, command=command)
     made = build_report(run, selection, first=[part], headline="What runs.", command=report_again(part.command))
     assert made.parts[0] is part and made.finding == "What runs."
     assert "K from 3 to 4, 1 turned over by hand" in part.title

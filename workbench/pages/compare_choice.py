@@ -77,7 +77,6 @@ def two_of(names: Sequence[str], left: str | None, right: str | None) -> tuple[s
 
 def choose_two(shell: Shell, frame: Frame, names: Sequence[str]) -> tuple[str, str]:
     """Draw both boxes for masks, students or videos; returns the names that are chosen."""
-    words = readable_names(names)
     kind = shell.selection.kind or ""
     for side, asked in (("a", shell.selection.left), ("b", shell.selection.right)):
         if asked is not None and asked not in names:
@@ -102,7 +101,7 @@ def choose_two(shell: Shell, frame: Frame, names: Sequence[str]) -> tuple[str, s
             st.selectbox(
                 label,
                 names,
-                format_func=lambda one: words.get(one, one),
+                format_func=readable_names(names),
                 **bind(f"compare_{kind}_{field}", name, choice(field)),
             )
     return a, b

@@ -47,12 +47,11 @@ def show_runs(shell: Shell, frame: Frame) -> None:
         _how_to_capture(run, shell.places)
         return
     name = selection.compared if selection.compared in others else default_other(shell.places, run, others)
-    words = readable_names(names)
     with frame.left:
         st.selectbox(
             "A",
             names,
-            format_func=lambda one: words.get(one, one),
+            format_func=readable_names(names),
             **bind(
                 "compare_runs_a",
                 selection.run,
@@ -66,7 +65,7 @@ def show_runs(shell: Shell, frame: Frame) -> None:
         st.selectbox(
             "B",
             others,
-            format_func=lambda one: words.get(one, one),
+            format_func=readable_names(names),
             placeholder="none fits",
             **bind("compare_runs_b", name, lambda now: {"kind": "runs", "compared": now}),
         )

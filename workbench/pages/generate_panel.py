@@ -50,10 +50,7 @@ def show_generate_panel(places: Places) -> None:
         prompt = st.text_input("Prompt", PROMPT, key="prompt", max_chars=500)
         model_column, steps_column, seed_column, button_column = st.columns([3, 2, 2, 3], vertical_alignment="bottom")
         with model_column:
-            words = readable_names(choices)
-            model = st.selectbox(
-                "Model", list(choices), format_func=lambda one: words.get(one, one), key="generate_model"
-            )
+            model = st.selectbox("Model", list(choices), format_func=readable_names(choices), key="generate_model")
         with steps_column:
             steps = st.number_input(
                 "Steps", 1, MOST_STEPS, usual_steps(next(iter(choices.values()))), key="generate_steps"

@@ -36,11 +36,10 @@ def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[in
     other, what = st.columns([3, 2])
     with other:
         name = selection.compared if selection.compared in others else others[0]
-        words = readable_names(others)
         st.selectbox(
             "Run B, the open one being A",
             others,
-            format_func=lambda one: words.get(one, one),
+            format_func=readable_names(others),
             **bind("other_run", name, lambda now: {"compared": now}),
         )
     with what:

@@ -19,7 +19,15 @@ from workbench.pages.chart import show_chart
 from workbench.pages.report_button import report_button
 from workbench.pages.route_jobs import show_generation, show_recording
 from workbench.pages.route_plan import Decisions, RoutePlan, bounds, cost_table, decisions_of, route_plan, turned
-from workbench.pages.route_take_out import planned_part, report_again, route_command, take_planned, take_recorded
+from workbench.pages.route_take_out import (
+    TABLE,
+    planned_command,
+    planned_part,
+    report_again,
+    route_command,
+    take_planned,
+    take_recorded,
+)
 from workbench.pages.route_work import recorded_router
 from workbench.pages.run_model import model_of, model_words
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
@@ -35,7 +43,7 @@ def show_headline(run: Run, decisions: Decisions, planned: RoutePlan, selection:
     """What was decided, in one sentence, and the buttons that take the view away."""
 
     def more() -> dict[str, Any]:
-        command = route_command(run, decisions, selection, places)
+        command = planned_command(run, decisions, planned, selection, places)
         part = planned_part(run, decisions, planned, selection, command=command)
         return {"first": [part], "headline": headline(run, decisions, planned), "command": report_again(command)}
 
@@ -225,7 +233,7 @@ def show_prediction(run: Run, decisions: Decisions, planned: RoutePlan, shell: S
         st.download_button(
             "Decision table (.json)",
             data=planned.table.to_json,
-            file_name="routes.json",
+            file_name=TABLE,
             mime="application/json",
             on_click="ignore",
             key="table_json",

@@ -17,7 +17,7 @@ from workbench.plan import tera
 from workbench.report.part import Part
 from workbench.state import Selection
 
-OUT = "routed"
+OUT, TABLE = "routed", "routes.json"
 PLANNED = "Which blocks would run at every timestep, decided again or turned over by hand."
 ROUTERS = ("importance", "random", "static", "learned")
 
@@ -32,6 +32,15 @@ def route_command(run: Run, decisions: Decisions, selection: Selection, places: 
     return command_line(
         "route", model_words(run, places), **flags, run=None if decisions.recorded else short_path(run.folder)
     )
+
+
+def planned_command(
+    run: Run, decisions: Decisions, planned: RoutePlan, selection: Selection, places: Places
+) -> str | None:
+    """The command line that records the planned decisions; those turned over by hand go by the table that the page saves."""
+    if not planned.changed:
+        return route_command(run, decisions, selection, places)
+    return command_line("route", model_words(run, places), prompts="prompts.txt", router=TABLE, out=OUT)
 
 
 def take_recorded(run: Run, decisions: Decisions, sample: int, *, key: str, command: str | None) -> None:

@@ -193,11 +193,10 @@ def _run_picker(names: list[str], name: str | None) -> None:
         return
     index = names.index(name) if name in names else None
     st.session_state["run_picker"] = names[index] if index is not None else None
-    words = readable_names(names)
     st.selectbox(
         "Run",
         names,
-        format_func=lambda one: words.get(one, one),
+        format_func=readable_names(names),
         key="run_picker",
         on_change=lambda: choose(run=st.session_state["run_picker"], block=None, head=None, sample=None),
         help="Runs in data/, in the workspace and in the folders named at start.",

@@ -4,7 +4,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from analysis.runs import Run
@@ -23,17 +23,17 @@ def plain(text: object) -> str:
     return _MARKUP.sub(r"\\\1", re.sub(r"[ \t\r\n\f\v]+", " ", str(text)).strip())
 
 
-def readable_names(names: Iterable[str]) -> dict[str, str]:
+def readable_names(names: Iterable[str]) -> Callable[[str], str]:
     """How names of the places read in a box: what a job made by what it is and when, all others as they are.
 
     >>> made = "workspace/jobs/generate-20261130-071020-c9b193/artefacts/dense.mp4"
-    >>> list(readable_names(["data/demo", made]).values())
+    >>> list(map(readable_names(["data/demo", made]), ["data/demo", made]))
     ['data/demo', 'dense.mp4 · generate 11-30 07:10:20']
     """
     words = {name: _MADE.sub(r"\7 · \1 \2-\3 \4:\5:\6", name) for name in names}
     # Two jobs of one second would read alike, and a box tells its entries by what they read.
-    often = Counter(words.values())
-    return {name: word if often[word] == 1 else name for name, word in words.items()}
+    often: Counter[str | None] = Counter(words.values())
+    return lambda name: words[name] if often[words.get(name)] == 1 else name
 
 
 def duration(seconds: float | None) -> str:
