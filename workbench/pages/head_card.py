@@ -201,8 +201,8 @@ def _lines(view: HeadView, run: Run) -> list[str]:
     interval = "" if np.isnan(view.low) else f" \\[{view.low:.3f}, {view.high:.3f}]"
     return [
         f"**r = {view.ratio:.3f}**{interval} · n = {view.n} sample{'s' if view.n != 1 else ''} · "
-        f"uniform u = 1/{run.num_frames} = {run.uniform:.3f}",
-        f"lift (r − u)/(1 − u) = {_minus(view.lift)} · role stable in {view.stability:.0%} of the sample × step cells",
+        f"uniform 1/{run.num_frames} = {run.uniform:.3f}",
+        f"lift (r − uniform)/(1 − uniform) = {_minus(view.lift)} · role stable in {view.stability:.0%} of the sample × step cells",
     ]
 
 
