@@ -28,8 +28,8 @@ from workbench.demo.results.seconds import ROUNDS, has_seconds, measure_seconds
 from workbench.demo.results.store import STORE, keep, take
 from workbench.demo.results.work import CARD, RECORD, Bench
 
-COUNTS = ("seeds", "prompts", "samples", "width_steps", "joint_steps", "few_steps_steps")
-NUMBERS = ("ratio", "learning_rate", "joint_rate", "router_rate", "few_steps_rate")
+COUNTS = ("seeds", "prompts", "samples", "width_steps", "joint_steps", "few_steps_steps", "longer")
+NUMBERS = ("ratio", "learning_rate", "joint_rate", "router_rate", "router_share", "few_steps_rate")
 FAILED = "failed.json"
 RUN = DEMO.parent / "runs" / "demo"
 
@@ -120,8 +120,8 @@ def settings_text(about: dict[str, Any], results: Results, effort: Effort) -> st
         f"Made of `{model['model_id']}` (weights {str(model['weight_hash'])[:12]}), run {about['run'][:12]}: {budget.ratio:.0%} "
         f"of heads and neurons cut, {budget.width_steps} and {budget.joint_steps} training steps of {budget.batch} samples in "
         f"stages I and II, {budget.few_steps_steps} of {budget.few_steps_batch} in stage III, {budget.samples} training "
-        f"samples; learning rates {budget.learning_rate:g}, stage II {budget.joint_rate:g}, its router {budget.router_rate:g}, "
-        f"stage III {budget.few_steps_rate:g}; "
+        f"samples; learning rates {budget.learning_rate:g}, stage II {budget.joint_rate:g}, its router {budget.router_rate:g} in the "
+        f"first {budget.router_share:.0%} of the steps, stage III {budget.few_steps_rate:g}; "
         f"{len(results.keys)} prompts, {effort.run.steps} sampler steps, guidance {effort.run.guidance:g}, shift "
         f"{effort.run.shift:g}."
     )

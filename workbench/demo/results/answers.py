@@ -11,7 +11,7 @@ from workbench.demo.results.rows import Row
 
 Answer = Literal["yes", "no", "undecided", "not measured"]
 # Points below the teacher that an oracle score may lose.
-BARS = {"pare": 3.0, "four-steps": 5.0}
+BARS = {"pare": 3.0, "four-steps": 5.0, "pare-longer": 3.0, "four-steps-longer": 5.0}
 WORDS = {
     "flow_error": "flow error against the teacher's video, px/frame",
     "motion_gap": "distance of the motion from the teacher's, px/frame",
@@ -52,6 +52,7 @@ QUESTIONS = (
     Question("Are heads chosen by PARE better than random ones?", "pare", "random", ("asked", "flow_error")),
     Question("Does L_temp help motion?", "pare", "no-temporal", ("flow_error", "motion_gap")),
     Question("Does L_feat help?", "pare", "no-features", ("asked", "flow_error")),
+    Question("Does more training of the same kind help?", "pare-longer", "pare", ("asked", "flow_error")),
 )  # fmt: skip
 
 

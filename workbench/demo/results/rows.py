@@ -26,14 +26,16 @@ class Budget:
     """What every row gets: the cut, training steps, prompts, trainings.
 
     Stage I has `width_steps`, stage II `joint_steps`; a row without one of them gets the steps of both in the other. Stage III
-    comes on top, where a row has it. `seeds` trainings for main rows, one for baselines. The rates are for a model of a few
+    comes on top, where a row has it. `seeds` trainings for main rows, one for baselines. Two rows more have `longer` times the
+    steps in every stage, one training each: what the budget costs. The rates are for a model of a few
     million parameters and few steps; those of `DistillSettings` are the paper's.
     """
 
     ratio: float = 0.3
-    width_steps: int = 1200
-    joint_steps: int = 2400
-    few_steps_steps: int = 800
+    width_steps: int = 400
+    joint_steps: int = 800
+    few_steps_steps: int = 300
+    longer: int = 3
     batch: int = 2
     few_steps_batch: int = 2
     trajectories: int = 48
@@ -81,7 +83,7 @@ class Row:
 
     key: str
     title: str
-    group: Literal["teacher", "main", "baseline"]
+    group: Literal["teacher", "main", "longer", "baseline"]
     mask: str | None = None
     stages: tuple[Stage, ...] = ()
     seeds: int = 1
@@ -126,20 +128,25 @@ def all_rows(budget: Budget, static_blocks: int) -> tuple[Row, ...]:
     """The rows of the table; `static_blocks` blocks of a dense model have the active parameters of a pruned, routed one.
 
     >>> rows = all_rows(Budget(), 4)
-    >>> {row.steps for row in rows if row.stages}
-    {3600}
+    >>> sorted({(row.group, row.steps) for row in rows if row.stages})
+    [('baseline', 1200), ('longer', 3600), ('main', 1200)]
     """
     first, second = budget.width_steps, budget.joint_steps
 
-    def both(**settings: Any) -> tuple[Stage, ...]:
+    def both(times: int = 1, **settings: Any) -> tuple[Stage, ...]:
         pairs = tuple(settings.items())
-        return Stage("width", first, pairs), Stage("joint", second, pairs)
+        return Stage("width", times * first, pairs), Stage("joint", times * second, pairs)
 
     def main(key: str, title: str, mask: str | None, *stages: Stage) -> Row:
         return Row(key, title, "main", mask, stages, budget.seeds)
 
     def baseline(key: str, title: str, mask: str | None, *stages: Stage, static: bool = False) -> Row:
         return Row(key, title, "baseline", mask, stages, static=static)
+
+    many = budget.longer
+
+    def longer(key: str, title: str, *stages: Stage) -> Row:
+        return Row(key, f"{title}, {many} × the steps", "longer", "pare", (*both(many), *stages))
 
     k = (("router", "static"), ("k_min", static_blocks), ("k_max", static_blocks))
     timestep = Stage("joint", second, (("router", "timestep"),))
@@ -149,6 +156,8 @@ def all_rows(budget: Budget, static_blocks: int) -> tuple[Row, ...]:
         main("routing", "routing only", None, Stage("joint", budget.steps)),
         main("pare", "PARE", "pare", *both()),
         main("four-steps", "PARE + four steps", "pare", *both(), Stage("steps", budget.few_steps_steps)),
+        longer("pare-longer", "PARE"),
+        longer("four-steps-longer", "PARE + four steps", Stage("steps", many * budget.few_steps_steps)),
         baseline("magnitude", "uniform magnitude", "magnitude", *both()),
         baseline("random", "random heads", "random", *both()),
         baseline("static", "static blocks by importance", None, Stage("joint", budget.steps, k), static=True),

@@ -159,10 +159,10 @@ def _evidence(verdict: Verdict) -> str:
 
 
 def losses_text(rows: Sequence[Row], results: Results) -> str:
-    """What every main row clearly lost, and in which prompts."""
+    """What every main row, and those of longer training, clearly lost, and in which prompts."""
     lines = []
     for row in measured(rows, results):
-        if row.group != "main":
+        if row.group not in ("main", "longer"):
             continue
         found = losses(row, results)
         for score, where, lost in found:

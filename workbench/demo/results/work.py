@@ -27,7 +27,7 @@ RECORD, EVALUATIONS, SCORES, STUDENTS = "results.json", "evaluations", "scores",
 CARD = "README.md"
 WARMUP, CHECKPOINT_EVERY = 120, 100
 # What decides which jobs there are and stands in their names.
-NAMED = ("seeds", "width_steps", "joint_steps", "few_steps_steps")
+NAMED = ("seeds", "width_steps", "joint_steps", "few_steps_steps", "longer")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Bench:
         rates = {"width": budget.learning_rate, "joint": budget.joint_rate, "steps": budget.few_steps_rate}
         settings: dict[str, Any] = {
             "train_steps": stage.steps, "batch": budget.few_steps_batch if few else budget.batch,
-            "learning_rate": rates[stage.name], "seed": job.seed, "warmup": min(WARMUP, stage.steps),
+            "learning_rate": rates[stage.name], "seed": job.seed, "warmup": min(WARMUP, stage.steps // 5),
             "checkpoint_every": CHECKPOINT_EVERY, "device": "cpu",
         }  # fmt: skip
         if stage.name == "joint":
