@@ -11,14 +11,15 @@ import numpy as np
 
 from analysis.importance import run_importance
 from analysis.runs import Run
-from analysis.score_table import ENDINGS, is_table, read_scores
+from analysis.score_table import ENDINGS, is_table, read_scores, table_file
 from analysis.scores import Scores, random_scores, run_scores
 from pare.errors import InputError
 from pare.geometry import Geometry
 
 SCORERS = ("pare", "projected_energy", "temporal_attention", "magnitude", "random")
-# They run the model on data, so their tables are made first and given as files.
-BY_TABLE = ("gate_gradient", "gate_taylor", "leave_one_out", "integrated_gradients")
+BY_TABLE = {"gate_gradient": "gate_gradient", "gate_taylor": "gate_taylor", "leave_one_out": "effect",
+            "integrated_gradients": "integrated_gradients"}  # fmt: skip
+"""Scorers that run the model, and their column in an answer of `pare evidence scores`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,8 @@ def head_scores(
     seed: int = 0,
     read: Callable[[Run, str, str | None], Scores] = run_scores,
 ) -> HeadScores:
-    """Scores of every head of a model by the scorer of this name, or from a table (a file that ends in .csv, .parquet,
-    or .jsonl for a sweep).
+    """Scores of every head of a model by the scorer of this name, or from a table (`FILE` or `FILE#COLUMN`, a file that
+    `analysis.score_table.read_scores` reads).
 
     `pare` (Eq. 3), `projected_energy` and `temporal_attention` (1 − r; cross-attention, which has none, by Eq. 3) need the
     `run`, `magnitude` the folder of the transformer's `weights`, `random` nothing but its seed. A table without
@@ -49,7 +50,7 @@ def head_scores(
     """
     check_scorer(scorer)
     if is_table(scorer):
-        return _from_table(Path(scorer), geometry, run, branch)
+        return _from_table(scorer, geometry, run, branch)
     if scorer == "random":
         scores = random_scores(geometry.blocks, geometry.heads, seed)
         return HeadScores({kind: scores.score(kind) for kind in ("self", "cross")}, {"scorer": scorer, "seed": seed})
@@ -87,17 +88,17 @@ def check_scorer(scorer: str) -> None:
             "--scorer",
             got=f"{scorer}, which runs the model",
             expected=f"{', '.join(SCORERS)} or a table ({', '.join(ENDINGS)})",
-            fix="write_scores(score(…), FILE) of analysis.score_table, then --scorer FILE",
+            fix=f"pare evidence scores MODEL --out SCORES, then --scorer SCORES/evidence.json#{BY_TABLE[scorer]}",
         )
     if scorer not in SCORERS and not is_table(scorer):
         expected = f"{', '.join(SCORERS)} or a table ({', '.join(ENDINGS)})"
         raise InputError("--scorer", got=scorer, expected=expected, fix=f"--scorer {SCORERS[0]}")
 
 
-def _from_table(path: Path, geometry: Geometry, run: Run | None, branch: str | None) -> HeadScores:
-    scores = read_scores(path, geometry)
+def _from_table(scorer: str, geometry: Geometry, run: Run | None, branch: str | None) -> HeadScores:
+    scores, path = read_scores(scorer, geometry), table_file(scorer)[0]
     # The name and the content say which table it was; where it lay does not matter.
-    source = {"scorer": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    source = {"scorer": scores.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     values = {kind: scores.score(kind) for kind in scores.values}
     missing = [kind for kind in ("self", "cross") if kind not in values]
     if missing and run is None:

@@ -1,4 +1,4 @@
-"""Scores of heads as tables: CSV, Parquet or the JSON lines of a sweep, from our own scorers or from elsewhere."""
+"""Scores of heads as tables: CSV, Parquet, the JSON lines of a sweep or an answer of `pare evidence scores`."""
 
 import json
 from pathlib import Path
@@ -7,22 +7,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.evidence.answer import read_answer
 from analysis.scores import Scores
 from pare.errors import InputError
 from pare.files import replacing
 from pare.geometry import Geometry
 
-ENDINGS = (".csv", ".parquet", ".jsonl")
+ENDINGS = (".csv", ".parquet", ".jsonl", ".json")
+COLUMN = "#"
+"""What stands between a file and the column of it that is the score."""
 KINDS = ("self", "cross")
 
 
 def is_table(name: str) -> bool:
     """Whether this names a file of scores, by its ending.
 
-    >>> is_table("taylor.csv"), is_table("pare")
-    (True, False)
+    >>> is_table("taylor.csv"), is_table("evidence.json#gate_gradient"), is_table("pare")
+    (True, True, False)
     """
-    return Path(name).suffix in ENDINGS
+    return table_file(name)[0].suffix in ENDINGS
+
+
+def table_file(name: str | Path) -> tuple[Path, str]:
+    """The file of a table of scores and the column that is the score: `FILE` or `FILE#COLUMN`.
+
+    >>> table_file("evidence.json#gate_gradient")
+    (PosixPath('evidence.json'), 'gate_gradient')
+    """
+    path, _, column = str(name).partition(COLUMN) if not Path(name).is_file() else (str(name), "", "")
+    return Path(path), column or "score"
 
 
 def score_table(scores: Scores) -> pd.DataFrame:
@@ -58,17 +71,20 @@ def write_scores(scores: Scores, path: str | Path) -> Path:
 def read_scores(path: str | Path, geometry: Geometry) -> Scores:
     """Scores of every head of a model from a table with columns block, head, score and, where there are both, kind.
 
-    Without `kind` they are of self-attention. Several rows of one head (samples, timesteps) are averaged. A sweep's
-    JSON lines are read by their `change`, one head off at a time. Raises InputError for another file, a head that the
-    model does not have, and a head that has no row.
+    `FILE#COLUMN` takes another column as the score. Without `kind` they are of self-attention. Several rows of one head
+    (samples, timesteps) are averaged. A sweep's JSON lines are read by their `change`, one head off at a time; an answer of
+    `pare evidence scores` (`evidence.json`) has a column per scorer, and `effect`. Raises InputError for another file, a
+    head that the model does not have, and a head that has no row.
     """
-    path = Path(path)
+    path, column = table_file(path)
     if not path.is_file():
         raise InputError("--scorer", got=f"{path}, no such file", expected="a table of scores", fix="check the path")
     table = _read(path)
-    if missing := [name for name in ("block", "head", "score") if name not in table.columns]:
+    if missing := [name for name in ("block", "head", column) if name not in table.columns]:
         got = f"no column {', '.join(missing)}"
-        raise InputError(str(path), got=got, expected="block, head, score and perhaps kind", fix="name the columns so")
+        expected = "block, head, score and perhaps kind" if column == "score" else ", ".join(map(str, table.columns))
+        raise InputError(str(path), got=got, expected=expected, fix=f"name the columns so, or {path}#COLUMN")
+    table = table.assign(score=table[column])
     kinds = table["kind"] if "kind" in table.columns else pd.Series("self", index=table.index)
     values = {}
     for kind in KINDS:
@@ -78,7 +94,7 @@ def read_scores(path: str | Path, geometry: Geometry) -> Scores:
         raise InputError(str(path), got=f"kind {', '.join(unknown)}", expected="self or cross", fix="mend the column")
     if not values:
         raise InputError(str(path), got="no rows", expected="one per head", fix="write the table again")
-    return Scores(path.name, values)
+    return Scores(path.name if column == "score" else f"{path.name}{COLUMN}{column}", values)
 
 
 def _grid(rows: pd.DataFrame, kind: str, geometry: Geometry, path: Path) -> np.ndarray:
@@ -106,9 +122,23 @@ def _read(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         if path.suffix == ".jsonl":
             return _read_sweep(path)
+        if path.suffix == ".json":
+            return _read_answer(path)
     except (ValueError, OSError, LookupError, TypeError) as error:
         raise InputError(str(path), got=error, expected="a table of scores", fix="write it again") from error
     raise InputError(str(path), got=path.suffix, expected=f"one of {', '.join(ENDINGS)}", fix="another file")
+
+
+def _read_answer(path: Path) -> pd.DataFrame:
+    tables = read_answer(path).tables
+    if "heads" not in tables:
+        raise InputError(
+            str(path),
+            got="an answer without scores of heads",
+            expected="one of pare evidence scores",
+            fix="another file",
+        )
+    return tables["heads"]
 
 
 def _read_sweep(path: Path) -> pd.DataFrame:

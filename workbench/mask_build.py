@@ -9,7 +9,6 @@ import numpy as np
 
 from analysis.head_scores import head_scores
 from analysis.runs import Run
-from analysis.score_table import is_table
 from pare import reference
 from pare.errors import InputError
 from pare.geometry import Clip, Geometry
@@ -105,8 +104,6 @@ def recorded(planned: MaskPlan) -> dict[str, Any]:
     """The settings as a mask carries them: no place of a file, a seed only where something was drawn."""
     settings = planned.settings
     found = settings.model_dump(exclude=_COUNTED_FOR) | dict(planned.source)
-    if is_table(settings.scorer):
-        found["scorer"] = Path(settings.scorer).name
     if "random" not in (settings.scorer, settings.neurons):
         found["seed"] = None
     return found

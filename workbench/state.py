@@ -24,8 +24,11 @@ SESSION_KEY = "selection"
 """Where the selection lives in a session."""
 RATIO_RANGE = (0.01, 0.99)
 ALPHA_RANGE = (1.0, 100.0)
-SCORERS = ("pare", "projected_energy", "random")
-"""What the app ranks heads by: the scorers that need a run alone."""
+RUN_SCORERS = ("pare", "projected_energy", "temporal_attention", "random")
+"""What the app ranks heads by from a run alone."""
+MEASURED_SCORERS = ("effect", "magnitude", "gate_gradient", "gate_taylor", "integrated_gradients")
+"""What it ranks by once `pare evidence scores` has measured it, as columns of that answer."""
+SCORERS = (*RUN_SCORERS, *MEASURED_SCORERS)
 COMPARED = ("runs", "masks", "students", "videos")
 """What the Compare page sets side by side."""
 VIEWS = ("grid", "scatter", "difference")

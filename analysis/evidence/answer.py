@@ -21,10 +21,10 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 QUESTIONS: Mapping[str, str] = {
     "roles": "Do the roles of heads hold over timesteps, prompts, seeds and branches?",
     "premise": "Does switching off temporal heads hurt motion more, and appearance less, than as many other heads?",
-    "alpha": "What does the protection α alone change?",
-    "scores": "Which scores of heads predict what switching a head off does?",
+    "alpha": "Does the protection α change which heads stay?",
+    "scores": "Does Eq. 3 predict what switching a head off does, and which scores do?",
     "routes": "Do routes follow the content?",
-    "averages": "What do averages hide?",
+    "averages": "Do averages hide something?",
 }
 """The questions by their word on the command line, in the order in which they are shown."""
 NEEDS_MODEL = ("premise", "scores")
@@ -58,6 +58,18 @@ class Answer:
     def title(self) -> str:
         """The question in words."""
         return QUESTIONS[self.question]
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """In a few words each, what the verdict leaves out although the question asks for it."""
+        found = []
+        if self.question == "roles" and "factors" in self.tables:
+            factors = self.tables["factors"]
+            still = factors.loc[factors["holds"] == "not varied", "factor"]
+            found += [f"{' and '.join(still)} not varied"] if len(still) else []
+        if self.question == "routes" and self.settings.get("recorded") is False:
+            found.append("by block norms, no router recorded")
+        return tuple(found)
 
     def made_by(
         self, *, source: Mapping[str, Any], settings: Mapping[str, Any], command: str, versions: Mapping[str, str]

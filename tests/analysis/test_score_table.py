@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.evidence.answer import Answer, write_answer
 from analysis.head_scores import head_scores
 from analysis.importance import run_importance
 from analysis.score_table import read_scores, score_table, write_scores
@@ -53,6 +54,24 @@ def test_a_sweep_is_read_by_its_change(tmp_path):
     lines = [{"schema": "pare-sweep/1", "settings": {"head_sets": sets}}, *rows]
     (tmp_path / "s.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + '\n{"head_set": "self 0.0", "cha')
     np.testing.assert_array_equal(read_scores(tmp_path / "s.jsonl", GEOMETRY).score(), np.arange(6).reshape(2, 3) + 0.5)
+
+
+def test_another_column_of_a_table_or_of_an_answer_can_be_the_score(run, tmp_path):
+    rows = [("self", block, head, 0.0, block * 3 + head) for block in range(2) for head in range(3)]
+    table = pd.DataFrame(rows, columns=["kind", "block", "head", "effect", "gate_gradient"])
+    table.to_csv(tmp_path / "s.csv", index=False)
+    about = {"rule": "r", "measured": "m", "n": {"heads": 6}, "claim": "c", "verdict": "yes", "sentence": "s"}
+    write_answer(Answer(question="scores", tables={"heads": table}, **about), tmp_path)
+    for name in ("s.csv", "evidence.json"):
+        found = head_scores(f"{tmp_path / name}#gate_gradient", run.geometry, run=run)
+        np.testing.assert_array_equal(found.values["self"], np.arange(6).reshape(2, 3))
+        assert found.source["scorer"] == f"{name}#gate_gradient" and found.source["cross_scorer"] == "pare"
+        assert not read_scores(f"{tmp_path / name}#effect", GEOMETRY).score().any()
+        with pytest.raises(InputError, match=r"no column gate_taylor; expected .*effect, gate_gradient"):
+            read_scores(f"{tmp_path / name}#gate_taylor", GEOMETRY)
+    write_answer(Answer(question="alpha", tables={"alphas": table}, **about), tmp_path)
+    with pytest.raises(InputError, match="without scores of heads"):
+        read_scores(f"{tmp_path / 'evidence.json'}#effect", GEOMETRY)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +131,7 @@ def test_a_table_without_cross_attention_is_completed_by_eq_3(run, tmp_path):
     "scorer, words",
     [
         ("magic", "--scorer.*magic"),
-        ("gate_taylor", "which runs the model.*write_scores"),
+        ("gate_taylor", "which runs the model.*evidence.json#gate_taylor"),
         ("magnitude", "--model MODEL"),
         ("pare", "RUN: got none"),
     ],

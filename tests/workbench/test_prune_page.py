@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from analysis.figures.masks import error_per_block, kept_heads, kept_per_block
 from analysis.runs import Run
+from analysis.score_table import read_scores
 from pare import mask as masks
 from pare.video import write_video
 from tests.runs_fixture import make_run
@@ -31,6 +32,7 @@ from workbench.places import PROJECT
 from workbench.state import Selection
 
 PAGE = "workbench/pages/prune.py"
+DEMO_RUN = PROJECT / "data" / "runs" / "demo"
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,34 @@ def test_widgets_change_the_selection(at):
     link = link_of(test)
     assert (link["p"], link["alpha"], link["scorer"], link["neurons"]) == ("0.5", "2", "random", "none")
     assert "640 of 640 neurons" in words(test)
+
+
+def test_heads_are_ranked_by_what_was_measured_for_evidence(demo, at, tmp_path):
+    test = alive(demo(neurons="none", scorer="gate_gradient", p="0.4"))
+    assert test.selectbox(key="scorer_input").value == "gate_gradient" and link_of(test)["scorer"] == "gate_gradient"
+    test = alive(test.button(key="submit_mask").click().run())
+    made: list[masks.Mask] = []
+
+    def do(job: Job, out: Path) -> dict:
+        result = mask_command(**job.arguments)
+        made.append(masks.load(job.arguments["out"]))
+        return result
+
+    work_off(open_workspace(tmp_path / "workspace"), do)
+    assert made[0].metadata["settings"]["scorer"] == "scores.json#gate_gradient"
+    scores = read_scores(PROJECT / "data" / "evidence" / "scores.json#gate_gradient", Run.open(DEMO_RUN).geometry)
+    np.testing.assert_array_equal(made[0].self_heads.sum(axis=1), np.full(8, 6))
+    roles = planned(Run.open(DEMO_RUN), Selection()).roles
+    ranked = scores.score("self") * np.where(roles == "T", 1.5, 1)
+    lowest = np.sort(np.argsort(ranked, axis=1)[:, :4])
+    np.testing.assert_array_equal(np.argwhere(~made[0].self_heads)[:, 1].reshape(-1, 4), lowest)
+    assert "Mask (.safetensors)" in [
+        each.label for each in alive(demo(neurons="none", scorer="gate_gradient", p="0.4")).get("download_button")
+    ]
+    # A link to a scorer that was not measured on this model says how to measure it, and the controls stay.
+    test = at(scorer="effect")
+    assert not test.exception and "pare evidence scores" in test.error[0].value.replace("\\", "")
+    alive(test.selectbox(key="scorer_input").set_value("temporal_attention").run())
 
 
 def test_a_run_of_a_model_that_is_not_here_says_what_is_missing(at):

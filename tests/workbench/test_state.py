@@ -86,7 +86,7 @@ def test_defaults_are_left_out_of_the_link():
         ("steps", "7-3"),
         ("vf", "-1"),
         ("vf", "10000"),
-        ("scorer", "magnitude"),
+        ("scorer", "scores.csv#effect"),
         ("alloc", "even"),
         ("neurons", "all"),
         ("target", "gib"),

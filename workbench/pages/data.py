@@ -88,6 +88,18 @@ def ratios(run: Run) -> np.ndarray:
     return _ratios(str(run.folder), stamp(run.folder))
 
 
+def captured_heads(run: Run) -> int | None:
+    """How many self-attention heads a finished capture has ratios of: fewer than the shapes say where some were removed, or
+    their block never ran; None for a capture in work.
+    """
+    return _captured_heads(str(run.folder), stamp(run.folder)) if run.complete else None
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _captured_heads(folder: str, when: tuple[int, ...]) -> int:
+    return int((_open(folder, when).summary("self/ratio")["n"] > 0).any(axis=(0, 1)).sum())
+
+
 def ratio_of_blocks(run: Run, selection: Selection) -> pd.DataFrame:
     """Mean ratio of every block's heads with interval and n, in the selection's part of the run."""
     part = (selection.sample, selection.branch, chosen_steps(selection))

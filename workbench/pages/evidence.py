@@ -72,6 +72,7 @@ def show_list(found: dict[str, Found], selection: Selection) -> None:
             if each.answer is not None:
                 n = each.answer.n
                 about = [f"{n[name]} {name}" for name in ("samples", "prompts", "videos", "heads") if n.get(name)][:3]
+                about += each.answer.limits
                 about += ["stored with the demo"] if each.stored else []
                 about += [WORDS[each.state]] if WORDS.get(each.state) else []
             st.markdown(f"{BADGES[state]} {plain(', '.join(about))}")

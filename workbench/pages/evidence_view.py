@@ -40,6 +40,7 @@ def show_about(answer: Answer) -> None:
             st.markdown(f"**{title}.** {plain(text)}")
         st.markdown("\n".join(f"- {plain(note)}" for note in answer.notes))
         if answer.command:
+            st.caption("The command that made this answer:")
             st.code(answer.command, language=None, wrap_lines=True)
         with guard("tables"):
             name = st.selectbox("Table", list(answer.tables), key=f"evidence_table_{answer.question}")

@@ -21,10 +21,9 @@ from analysis.scores import RUN_SCORERS, Scores, random_scores
 from pare.errors import InputError
 from workbench.pages.compare_data import video_set
 from workbench.pages.data import LOOK_SECONDS, block_statistic, cells, chosen_steps, open_run, ratios, run_names, stamp
-from workbench.pages.score_data import run_scores
+from workbench.pages.score_data import measured_scores, run_scores
 from workbench.places import Places
 from workbench.state import Selection
-from workbench.stored_evidence import find_answers
 from workbench.teacher_videos import Clips, clips_of
 from workbench.video_sets import VideoSet
 
@@ -115,16 +114,9 @@ def _ranks(
 
 def measured_ranks(run: Run, places: Places, cell: tuple[int, int]) -> list[Rank]:
     """What scorers that run the model found for one head, from the answer to "which scores predict the effect"."""
-    table = _effects(places, str(run.folder), stamp(run.folder))
-    return [] if table is None else ranks_in(table, *cell)
-
-
-@st.cache_data(ttl=LOOK_SECONDS * 5, max_entries=8, show_spinner=False)
-def _effects(places: Places, folder: str, when: tuple[int, ...]) -> pd.DataFrame | None:
-    run = open_run(Path(folder))
-    found = find_answers(places, run.manifest.model, run.hash, places.answers())["scores"]
-    table = None if found.answer is None else found.answer.tables.get("heads")
-    return None if table is None else table[table["kind"] == "self"]
+    answer = measured_scores(run, places).answer
+    table = None if answer is None else answer.tables.get("heads")
+    return [] if table is None else ranks_in(table[table["kind"] == "self"], *cell)
 
 
 def ranks_in(table: pd.DataFrame, block: int, head: int) -> list[Rank]:

@@ -27,6 +27,7 @@ from workbench.pages.head_views import roles_command, show_controls, show_grid
 from workbench.pages.mask_panel import head_plan, removed_heads, show_mask_panel
 from workbench.pages.pinned_part import begin_parts, pinned_part
 from workbench.pages.report_button import report_button
+from workbench.pages.score_data import ranked_by
 from workbench.pages.shell import Shell, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import plain
 from workbench.pages.videos import show_player
@@ -172,8 +173,10 @@ def show_page(shell: Shell) -> None:
         with guard("videos"):
             clips = head_data.clips(run, places, selection)
         problem: InputError | None = None
+        ranked = selection
         try:
-            found = head_plan(run, selection)
+            ranked = ranked_by(run, selection, places)
+            found = head_plan(run, ranked)
         except InputError as error:
             problem = error
         loaded, unloaded = problem_of(run, selection, places)
@@ -235,7 +238,7 @@ def show_page(shell: Shell) -> None:
                 st.header("Mask of heads", anchor=False)
                 st.markdown(plain(problem))
             else:
-                show_mask_panel(run, found, selection, places)
+                show_mask_panel(run, found, ranked, places)
         with sets:
             with guard("sets of heads"), st.container(border=True, key="head_sets"):
                 letters = classify(cells.by_head(), selection.tau_s, selection.tau_t)

@@ -24,14 +24,15 @@ from workbench.pages.prune_plan import head_score_values, headline, mask_argumen
 from workbench.pages.prune_settings import MASK_LINK, show_settings
 from workbench.pages.prune_steps import show_steps
 from workbench.pages.report_button import report_button
+from workbench.pages.score_data import ranked_by, scorers_of
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import command_line, plain, short_path
 from workbench.report.cut import Cut
 from workbench.state import Selection
 
 
-def show_headline(run: Run, selection: Selection, found: MaskPlan | None) -> None:
-    """What the mask keeps, and the buttons that take the view away."""
+def show_headline(run: Run, selection: Selection, found: MaskPlan | None, link: Selection) -> None:
+    """What the mask keeps, and the buttons that take the view away; `link` names the scorer as a link does."""
     text, buttons = st.columns([2, 1], vertical_alignment="top")
     with text:
         st.title(plain("No mask at these settings" if found is None else headline(run, found)), anchor=False)
@@ -40,7 +41,7 @@ def show_headline(run: Run, selection: Selection, found: MaskPlan | None) -> Non
         copy_button("Copy as command line", mask_command(run, selection), key="copy_plan_command")
         report_button(
             run,
-            selection,
+            link,
             cut=lambda: None if found is None else Cut.of_plan(found, mask_arguments(selection), run.geometry),
         )
 
@@ -147,18 +148,19 @@ def show_page(shell: Shell) -> None:
         if not run.finished:
             unfinished_state(run)
             return
-        found, problem = None, None
+        found, problem, link = None, None, selection
         try:
+            selection = ranked_by(run, selection, shell.places)
             found = planned(run, selection)
         except InputError as error:
             problem = error
-        show_headline(run, selection, found)
+        show_headline(run, selection, found, link)
         grid, settings = st.columns([5, 3], gap="medium")
         with grid, guard("head grid"):
             show_grid(run, selection, found)
         with settings:
             with guard("settings"), st.container(key="prune_settings"):
-                show_settings(run, selection, found)
+                show_settings(run, selection, found, scorer=link.scorer, scorers=scorers_of(run, shell.places))
             if problem is not None:
                 st.error(plain(problem), icon=":material/error:")
         if found is None:

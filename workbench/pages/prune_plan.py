@@ -18,6 +18,8 @@ from workbench.state import Selection
 LIVE_ARGUMENTS = ("alpha", "scorer", "allocation", "neurons", "branch")
 """The flags of `pare mask` that a live plan depends on; p and thresholds are what the browser moves."""
 
+UNPROTECTED = ("random", "temporal_attention")
+
 
 def mask_arguments(selection: Selection) -> dict[str, Any]:
     """The flags of `pare mask` that the selection decides.
@@ -33,8 +35,8 @@ def mask_arguments(selection: Selection) -> dict[str, Any]:
     return size | {
         "tau_s": selection.tau_s,
         "tau_t": selection.tau_t,
-        # The random control is not protected.
-        "alpha": None if selection.scorer == "random" else selection.alpha,
+        # Neither the random control is protected nor what ranks by attention in time.
+        "alpha": None if selection.scorer in UNPROTECTED else selection.alpha,
         "scorer": selection.scorer,
         "allocation": selection.allocation,
         "neurons": selection.neurons,

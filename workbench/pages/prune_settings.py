@@ -1,6 +1,6 @@
 """The settings of the Prune page: how much to remove, how heads are ranked and protected, and what that saves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -14,10 +14,20 @@ from workbench.mask_plan import NEURON_SCORERS, MaskPlan
 from workbench.pages.prune_plan import live_plan
 from workbench.pages.shell import bind, choose
 from workbench.plan import gibi
-from workbench.state import ALPHA_RANGE, RATIO_RANGE, SCORERS, Selection
+from workbench.state import ALPHA_RANGE, RATIO_RANGE, Selection
 
 SIZES = {"ratio": "Ratio p", "parameters": "Parameters", "flops": "FLOPs", "gib": "GiB"}
-SCORER_WORDS = {"pare": "PARE (Eq. 3)", "projected_energy": "projected energy", "random": "random"}
+SCORER_WORDS = {
+    "pare": "PARE (Eq. 3)",
+    "projected_energy": "projected energy",
+    "temporal_attention": "temporal attention (1 − r)",
+    "random": "random",
+    "effect": "effect when off, measured",
+    "magnitude": "magnitude, measured",
+    "gate_gradient": "gate gradient, measured",
+    "gate_taylor": "gate Taylor, measured",
+    "integrated_gradients": "integrated gradients, measured",
+}
 ALLOCATION_WORDS = {"uniform": "alike per block", "global": "over all blocks", "global-l2": "over all, scaled"}
 NEURON_WORDS = {
     "pare": "PARE (Eq. 6, 7)",
@@ -31,8 +41,10 @@ MASK_LINK = "mask"
 """What the sliders and the head grid of a page are linked by."""
 
 
-def show_settings(run: Run, selection: Selection, planned: MaskPlan | None) -> None:
-    """Draw the controls; what they change becomes the selection."""
+def show_settings(
+    run: Run, selection: Selection, planned: MaskPlan | None, *, scorer: str, scorers: Sequence[str]
+) -> None:
+    """Draw the controls; what they change becomes the selection. `scorer` is its word for what `selection` ranks by."""
     dense = dense_sizes(run)
     st.segmented_control(
         "Size by",
@@ -66,15 +78,17 @@ def show_settings(run: Run, selection: Selection, planned: MaskPlan | None) -> N
             on_change=lambda values: choose(**values),
         )
         show_memory(planned)
-    scorer, allocation = st.columns(2)
+    ranking, allocation = st.columns(2)
     neurons, _ = st.columns(2)
-    with scorer:
+    with ranking:
         st.selectbox(
             "Rank heads by",
-            SCORERS,
+            # A link may name one that is not there; the page says what is missing.
+            [*scorers, *(each for each in (scorer,) if each not in scorers)],
             format_func=SCORER_WORDS.__getitem__,
-            help="Other scorers, magnitude and tables of scores: pare mask --scorer.",
-            **bind("scorer_input", selection.scorer, lambda now: {"scorer": now}),
+            help="Measured: on the model, by the question of Evidence which scores predict what a head does. Your own tables: "
+            "pare mask --scorer FILE.",
+            **bind("scorer_input", scorer, lambda now: {"scorer": now}),
         )
     with allocation:
         st.selectbox(

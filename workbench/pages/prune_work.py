@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.runs import Run
+from analysis.score_table import is_table
 from pare import reference
 from pare.errors import InputError
 from workbench.jobs.api import Jobs
@@ -35,7 +36,11 @@ class Preview:
 
 def mask_job_arguments(run: Run, selection: Selection) -> dict[str, Any]:
     """The `mask` job of the run at the selection's settings."""
-    return {"run": str(run.folder.resolve()), "out": MASK_FILE, **mask_arguments(selection)}
+    flags = mask_arguments(selection)
+    if is_table(selection.scorer):
+        # A job runs in a folder of its own.
+        flags["scorer"] = str(Path(selection.scorer).resolve())
+    return {"run": str(run.folder.resolve()), "out": MASK_FILE, **flags}
 
 
 def generate_job_arguments(

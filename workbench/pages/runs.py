@@ -23,7 +23,11 @@ def show_run(name: str, run: Run, *, is_open: bool) -> None:
     done, planned = len(run.finished), len(run.manifest.samples)
     geometry = run.geometry
     columns[0].markdown(f"**{plain(name)}**")
-    columns[1].markdown(f"{plain(run.model_id)}  \n{geometry.blocks} × {geometry.heads} heads")
+    captured, whole = data.captured_heads(run), geometry.blocks * geometry.heads
+    heads = f"{geometry.blocks} × {geometry.heads} heads" + (
+        f", {captured} captured" if captured not in (None, whole) else ""
+    )
+    columns[1].markdown(f"{plain(run.model_id)}  \n{heads}")
     columns[2].markdown(run.manifest.mode)
     columns[3].markdown(f"{done}" if run.complete else f"{done} of {planned}")
     columns[4].markdown(str(len(run.timesteps)))
@@ -47,6 +51,7 @@ def runs_table(places: Places, names: list[str]) -> pd.DataFrame:
                 "model": run.model_id,
                 "blocks": run.geometry.blocks,
                 "heads": run.geometry.heads,
+                "captured_heads": data.captured_heads(run),
                 "mode": run.manifest.mode,
                 "samples": len(run.finished),
                 "planned": len(run.manifest.samples),

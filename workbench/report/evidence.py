@@ -174,6 +174,7 @@ def answer_parts(answer: Answer, path: Path) -> list[Part]:
     """One answer: its verdict and rule, its charts, and the tables that no chart has."""
     facts = [("Verdict", answer.verdict), ("Claim", answer.claim), ("What would falsify it", answer.rule)]
     facts += [("Measured", answer.measured), ("n", ", ".join(f"{count:,} {name}" for name, count in answer.n.items()))]
+    facts += [("Left out", limit) for limit in answer.limits]
     facts += [("Not shown by it", note) for note in answer.notes]
     run = answer.source.get("run") or {}
     facts += [("Run", f"{run.get('name')}, {run.get('hash')}")] if run else []

@@ -120,8 +120,8 @@ def settings_text(about: dict[str, Any], results: Results, effort: Effort) -> st
         f"Made of `{model['model_id']}` (weights {str(model['weight_hash'])[:12]}), run {about['run'][:12]}: {budget.ratio:.0%} "
         f"of heads and neurons cut, {budget.width_steps} and {budget.joint_steps} training steps of {budget.batch} samples in "
         f"stages I and II, {budget.few_steps_steps} of {budget.few_steps_batch} in stage III, {budget.samples} training "
-        f"samples; learning rates {budget.learning_rate:g}, stage II {budget.joint_rate:g}, its router {budget.router_rate:g} in the "
-        f"first {budget.router_share:.0%} of the steps, stage III {budget.few_steps_rate:g}; "
+        f"samples; learning rates {budget.learning_rate:g}, stage II {budget.joint_rate:g}, its router {budget.router_rate:g} "
+        f"in the first {budget.router_share:.0%} of the steps, stage III {budget.few_steps_rate:g}; "
         f"{len(results.keys)} prompts, {effort.run.steps} sampler steps, guidance {effort.run.guidance:g}, shift "
         f"{effort.run.shift:g}."
     )
