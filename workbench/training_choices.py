@@ -23,8 +23,8 @@ STUDENT = "student"
 SMALL = 100_000_000
 """Parameters of a model for which the paper's rates and steps, made for 14 billion, are of no use."""
 SUGGESTED: Mapping[str, Mapping[str, float]] = {
-    "width": {"train_steps": 200, "batch": 16, "learning_rate": 5e-4},
-    "joint": {"train_steps": 200, "batch": 16, "learning_rate": 5e-4, "router_rate": 5e-3},
+    "width": {"train_steps": 1200, "batch": 2, "learning_rate": 5e-4},
+    "joint": {"train_steps": 2400, "batch": 2, "learning_rate": 5e-4, "router_rate": 2.5e-3, "router_share": 0.25},
     "steps": {"train_steps": 400, "batch": 8, "learning_rate": 1e-4},
 }
 """For small models; docs/training.md."""
@@ -151,5 +151,5 @@ def suggested(stage: str, small: bool) -> dict[str, Any]:
     from workbench.distill_settings import PAPER_RATES, PAPER_STEPS
 
     paper = {"train_steps": PAPER_STEPS[stage], "batch": 1, "learning_rate": PAPER_RATES[stage]}
-    router = {"router_rate": DistillSettings.model_fields["router_rate"].default}
+    router = {name: DistillSettings.model_fields[name].default for name in ("router_rate", "router_share")}
     return {**router, **paper, **(SUGGESTED[stage] if small else {})}

@@ -39,10 +39,18 @@ from workbench.distill_train import stored_dtype
 from workbench.places import Places
 
 BUDGET = Budget(
-    width_steps=2, joint_steps=2, few_steps_steps=2, batch=1, few_steps_batch=1, trajectories=1, seeds=1, prompts=2
+    width_steps=2,
+    joint_steps=2,
+    few_steps_steps=2,
+    longer=1,
+    batch=1,
+    few_steps_batch=1,
+    trajectories=1,
+    seeds=1,
+    prompts=2,
 )
 PROMPTS = ["a red 7 moving up and left, fast", "a blue 3 standing still"]
-KEYS = ["width", "pare", "four-steps", "static"]
+KEYS = ["width", "pare", "four-steps", "pare-longer", "four-steps-longer", "static"]
 SAMPLING = {"steps": 2, "guidance": 2.0}
 
 
@@ -170,6 +178,10 @@ def test_a_folder_of_another_table_is_refused(table):
         dataclasses.replace(bench, prompts=PROMPTS[:1]).check()
     with pytest.raises(InputError, match="another budget"):
         dataclasses.replace(bench, budget=dataclasses.replace(BUDGET, ratio=0.5)).check()
+    # Other steps are other jobs of the same folder, and what it says of itself follows.
+    for steps in (3, BUDGET.width_steps):
+        dataclasses.replace(bench, budget=dataclasses.replace(BUDGET, width_steps=steps)).check()
+        assert json.loads((bench.folder / "results.json").read_text())["named"]["width_steps"] == steps
 
 
 def test_a_row_that_diverges_is_left_out_and_the_others_go_on(table, tmp_path, monkeypatch):
@@ -196,7 +208,9 @@ def test_a_row_that_diverges_is_left_out_and_the_others_go_on(table, tmp_path, m
     # Nothing that begins with a failed student was tried, and nothing twice.
     assert tried == [width.name(0), pare.name(0)]
     text = blocks_of(place, rows, effort)["scores"]
-    assert "Diverged in training, and left out: width only, seed 0; PARE, seed 0; PARE + four steps, seed 0." in text
+    # Here three times the steps are one time, and so the same students.
+    failed = "width only, seed 0; PARE, 1 × the steps, seed 0; PARE + four steps, 1 × the steps, seed 0"
+    assert f"Diverged in training, and left out: {failed}." in text
     assert "| static blocks by importance |" in text and "| width only |" not in text
 
 
@@ -225,8 +239,8 @@ def test_students_are_shipped_and_load_as_plain_pipelines(table, place, tmp_path
     assert len(hashes) == 3
     students.evaluate_shipped(bench, data / "students")
     text = students.students_text(told, rows, Results.read(bench.folder))
-    assert "| `data/students/few-steps` | PARE + four steps |" in text
-    assert "| `data/students/width` | PARE, after stage I |" in text and text.count("– |") == 2
+    assert "| `data/students/few-steps` | PARE + four steps, 1 × the steps |" in text
+    assert "| `data/students/width` | PARE, 1 × the steps, after stage I |" in text and text.count("– |") == 2
     with pytest.raises(InputError, match="width is not trained yet"):
         students.ship(tmp_path, rows, data / "students")
 

@@ -108,7 +108,7 @@ def test_every_stage_starts_as_the_form_says(open_page, folder, workspace):
     assert given["stage"] == "joint" and given["data"] == str(folder / "samples")
     assert given["student"] == str(folder / "pruned")
     assert (given["k_min"], given["k_max"], given["temporal_weight"], given["seed"]) == (3.0, 5.0, 0.0, 3)
-    assert "feature_weight" not in given and given["router_rate"] == 5e-3
+    assert "feature_weight" not in given and (given["router_rate"], given["router_share"]) == (2.5e-3, 0.25)
     # It is watched at once, and expected to cost what was said.
     assert link_of(test)["training"] == f"workspace/jobs/{job.id}/artefacts/student/training"
     assert "waits for its turn" in test.title[0].value
@@ -136,17 +136,19 @@ def test_a_probe_gives_the_time_and_is_no_training(open_page, folder, workspace)
     (job,) = jobs.list()
     assert job.arguments["probe"] is True and entries(Places(workspace)) == []
     typed = next(code.value for code in test.code if code.value.startswith("pare distill width"))
-    given = {"data": folder / "samples", "student": folder / "pruned", "batch": 16, "train_steps": 200}
+    given = {"data": folder / "samples", "student": folder / "pruned", "batch": 2, "train_steps": 1200}
     plan = distill("width", "demo", out="x", dry_run=True, **given)
-    assert "--batch 16" in typed
+    assert "--batch 2" in typed
     probed = {"stage": "width", "probe": True, "step_seconds": 0.5, "flops_per_step": plan["flops_per_step"]}
     work_off(jobs, lambda *_: probed)
-    # 200 steps of half a second, and what validations are more.
-    alive(test.number_input(key="train_every_200").set_value(0).run())
-    assert "about 1 min 40 s (from a probe of stage width here" in words(test) and "500 ms each" in words(test)
-    alive(test.number_input(key="train_every_200").set_value(200).run())
-    checked = distill("width", "demo", out="x", dry_run=True, validate_every=200, held_out=3, clips=2, roles=4, **given)
-    seconds = 0.5 * (200 + checked["validation_flops"] / checked["flops_per_step"])
+    # 1,200 steps of half a second, and what validations are more.
+    alive(test.number_input(key="train_every_1200").set_value(0).run())
+    assert f"about {duration(600)} (from a probe of stage width here" in words(test) and "500 ms each" in words(test)
+    alive(test.number_input(key="train_every_1200").set_value(1200).run())
+    checked = distill(
+        "width", "demo", out="x", dry_run=True, validate_every=1200, held_out=3, clips=2, roles=4, **given
+    )
+    seconds = 0.5 * (1200 + checked["validation_flops"] / checked["flops_per_step"])
     assert f"about {duration(seconds)} (from" in words(test) and "500 ms each" in words(test)
 
 

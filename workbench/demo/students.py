@@ -27,7 +27,7 @@ from workbench.demo.results.measured import Results
 from workbench.demo.results.rows import TEACHER, Budget, Row
 from workbench.demo.results.work import RECORD, Bench
 
-SHIPPED = {"width": ("pare", 1), "joint": ("pare", 2), "few-steps": ("four-steps", 3)}
+SHIPPED = {"width": ("pare-longer", 1), "joint": ("pare-longer", 2), "few-steps": ("four-steps-longer", 3)}
 """One student, stage by stage: its name as shipped, the key of the row that it comes from, and after how many of its stages."""
 LIMIT_BYTES = 8_000_000
 SHARED = ("text_encoder", "tokenizer", "vae")

@@ -20,13 +20,13 @@ SIZES = {"ratio": "Ratio p", "parameters": "Parameters", "flops": "FLOPs", "gib"
 SCORER_WORDS = {
     "pare": "PARE (Eq. 3)",
     "projected_energy": "projected energy",
-    "temporal_attention": "temporal attention (1 − r)",
+    "temporal_attention": "1 − r, attention in time",
     "random": "random",
-    "effect": "effect when off, measured",
-    "magnitude": "magnitude, measured",
-    "gate_gradient": "gate gradient, measured",
-    "gate_taylor": "gate Taylor, measured",
-    "integrated_gradients": "integrated gradients, measured",
+    "effect": "effect when off",
+    "magnitude": "magnitude",
+    "gate_gradient": "gate gradient",
+    "gate_taylor": "gate Taylor",
+    "integrated_gradients": "integrated gradients",
 }
 ALLOCATION_WORDS = {"uniform": "alike per block", "global": "over all blocks", "global-l2": "over all, scaled"}
 NEURON_WORDS = {
@@ -86,8 +86,8 @@ def show_settings(
             # A link may name one that is not there; the page says what is missing.
             [*scorers, *(each for each in (scorer,) if each not in scorers)],
             format_func=SCORER_WORDS.__getitem__,
-            help="Measured: on the model, by the question of Evidence which scores predict what a head does. Your own tables: "
-            "pare mask --scorer FILE.",
+            help="The first four need the run alone; the others are there once Evidence has answered whether scores predict what "
+            "a head does. Tables of your own: pare mask --scorer FILE.",
             **bind("scorer_input", scorer, lambda now: {"scorer": now}),
         )
     with allocation:

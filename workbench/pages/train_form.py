@@ -145,12 +145,21 @@ def _weights(geometry: Geometry) -> dict[str, Any]:
 
 
 def _router(geometry: Geometry, start: dict[str, Any]) -> dict[str, Any]:
-    router, rate, budget = st.columns([3, 2, 4])
+    router, rate, share, budget = st.columns([3, 2, 2, 4])
     words = {"learned": "timestep and content", "timestep": "timestep alone", "static": "a static ranking"}
     chosen = router.selectbox("Router decides by", list(words), format_func=words.__getitem__, key="train_router")
     found: dict[str, Any] = {"router": chosen}
     found["router_rate"] = rate.number_input(
         "Router's rate", 1e-8, 1.0, start["router_rate"], format="%.1e", step=1e-4, key="train_router_rate"
+    )
+    found["router_share"] = share.number_input(
+        "… in the first",
+        0.01,
+        1.0,
+        start["router_share"],
+        step=0.05,
+        key="train_router_share",
+        help=_help("router_share"),
     )
     paper, least = BudgetSchedule.paper(geometry.blocks), fewest(geometry.blocks)
     usual = (max(least, round(paper.k_min)), min(geometry.blocks, round(paper.k_max)))

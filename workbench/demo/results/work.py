@@ -56,11 +56,12 @@ class Bench:
         about = {"schema": SCHEMA, "model": reference.model_identity(self.model), "run": Run.open(self.run).hash,
                  "prompts": list(self.prompts), "budget": budget, "settings": self.settings}  # fmt: skip
         path = self.folder / RECORD
-        if not path.is_file():
-            named = {name: value for name, value in asdict(self.budget).items() if name in NAMED}
+        named = {name: value for name, value in asdict(self.budget).items() if name in NAMED}
+        there, wanted = read_json(path) if path.is_file() else None, json.loads(json.dumps(about))
+        if there is None or (there["named"] != named and all(there.get(name) == wanted[name] for name in wanted)):
+            # Jobs of other steps have other names, so a folder may go on with them.
             write_bytes(path, json.dumps(about | {"named": named, "versions": versions()}, indent=1).encode())
             return
-        there, wanted = read_json(path), json.loads(json.dumps(about))
         if different := [name for name in wanted if there.get(name) != wanted[name]]:
             raise InputError(
                 "--out", got=f"{self.folder}, results of another {', '.join(different)}",
