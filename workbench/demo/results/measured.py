@@ -13,6 +13,7 @@ from analysis.paired_seeds import difference_over_seeds, mean_over_seeds
 from pare.errors import InputError
 from pare.geometry import read_json
 from workbench.demo.results.rows import TEACHER, Row
+from workbench.demo.results.store import expand
 
 ORACLE = ("digit", "colour", "direction", "speed", "consistent")
 ASKED = ORACLE[:4]
@@ -30,7 +31,7 @@ class Results:
     @classmethod
     def read(cls, folder: Path) -> "Results":
         """What a folder of results holds so far. InputError where the teacher's scores are missing."""
-        found = {path.stem: read_json(path) for path in sorted((folder / "scores").glob("*.json"))}
+        found = {path.stem: expand(read_json(path)) for path in sorted((folder / "scores").glob("*.json"))}
         if TEACHER not in found:
             raise InputError(
                 "--out", got=f"{folder}, without the teacher's scores", expected="a folder with results",

@@ -6,8 +6,9 @@ scores that are stored, where they are of the same model, run, prompts and budge
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pare.files import write_bytes
 from pare.geometry import DEMO, read_json
@@ -48,20 +49,40 @@ def same_table(folder: Path, store: Path) -> bool:
     return first is not None and first == second
 
 
-def compact(scores: dict) -> bytes:
-    """The scores of an evaluation as JSON, a line per video, numbers to six digits.
+def compact(scores: Mapping[str, Any]) -> bytes:
+    """The scores of an evaluation as JSON: names once, then a line per video, numbers to six digits.
 
-    >>> compact({"name": "a", "videos": [{"seed": 0, "values": {"psnr": 1 / 3}}]}).decode().splitlines()[1:3]
-    ['"videos": [', '{"seed": 0, "values": {"psnr": 0.333333}}']
+    >>> compact({"name": "a", "videos": [{"prompt": "p", "seed": 0, "values": {"psnr": 1 / 3}}]}).decode().splitlines()[1:4]
+    ['"metrics": ["psnr"],', '"videos": [', '["p", 0, 0.333333]']
     """
-    videos = [
-        video | {"values": {name: _rounded(value) for name, value in video["values"].items()}}
+    names = list(dict.fromkeys(name for video in scores["videos"] for name in video["values"]))
+    rows = [
+        [video["prompt"], video["seed"], *(_rounded(video["values"].get(name)) for name in names)]
         for video in scores["videos"]
     ]
     head = [f"{json.dumps(name)}: {json.dumps(value)}," for name, value in scores.items() if name != "videos"]
-    lines = ",\n".join(json.dumps(video, ensure_ascii=False, allow_nan=False) for video in videos)
-    first = head[0] if head else ""
-    return "\n".join(["{" + first, *head[1:], '"videos": [', lines, "]}"]).encode() + b"\n"
+    head.append(f'"metrics": {json.dumps(names)},')
+    lines = ",\n".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    return "\n".join(["{" + head[0], *head[1:], '"videos": [', lines, "]}"]).encode() + b"\n"
+
+
+def expand(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What `compact` was given, its numbers rounded; a metric that a video has not is not among its values.
+
+    >>> expand(json.loads(compact({"name": "a", "videos": [{"prompt": "p", "seed": 0, "values": {"psnr": 0.5}}]})))
+    {'name': 'a', 'videos': [{'prompt': 'p', 'seed': 0, 'values': {'psnr': 0.5}}]}
+    """
+    videos = [
+        {
+            "prompt": prompt,
+            "seed": seed,
+            "values": {
+                name: value for name, value in zip(document["metrics"], values, strict=True) if value is not None
+            },
+        }
+        for prompt, seed, *values in document["videos"]
+    ]
+    return {name: value for name, value in document.items() if name not in ("metrics", "videos")} | {"videos": videos}
 
 
 def _rounded(value: object) -> object:

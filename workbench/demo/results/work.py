@@ -22,7 +22,7 @@ from workbench.demo.results.effort import FEW_STEPS
 from workbench.demo.results.rows import MASKS, TEACHER, Budget, Job
 from workbench.demo.results.store import compact
 
-SCHEMA, SCORES_SCHEMA = "pare-results/1", "pare-results-scores/1"
+SCHEMA, SCORES_SCHEMA = "pare-results/1", "pare-results-scores/2"
 RECORD, EVALUATIONS, SCORES, STUDENTS = "results.json", "evaluations", "scores", "students"
 CARD = "README.md"
 WARMUP, CHECKPOINT_EVERY = 120, 100
