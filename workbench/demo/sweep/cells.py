@@ -29,9 +29,9 @@ class Plan:
     ratios: tuple[float, ...] = (0.3, 0.5, 0.7)
     steps: tuple[int, ...] = (0, 50, 200, 1000)
     held_out: int = 64
-    videos: int = 40
+    videos: int = 24
     samples: int = 2048
-    batch: int = 16
+    batch: int = 2
     learning_rate: float = 5e-4
 
     @property
