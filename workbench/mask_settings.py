@@ -27,7 +27,7 @@ class MaskSettings(pydantic.BaseModel):
     target_flops: float | None = Field(None, description="Find the p that leaves at most so many FLOPs per forward.")
     target_gib: float | None = Field(None, description="Find the p that fits weights and activations in so many GiB.")
     scorer: str = Field(
-        "pare", description="pare, projected_energy, temporal_attention, magnitude, random, or a table."
+        "pare", description="pare, projected_energy, temporal_attention, magnitude, random, FILE or FILE#COLUMN."
     )
     alpha: float | None = Field(
         None, description="Protection of temporal heads; default: 1.5, for random and temporal_attention 1."
