@@ -12,6 +12,7 @@ import pare.transformer  # noqa: F401 (a student's class)
 from analysis.runs import Run
 from pare.geometry import DEMO, read_json
 from pare.reference import model_identity
+from workbench.pages.data import captured_heads
 from workbench.video_sets import open_videos
 
 STUDENTS = sorted(path.parent for path in (DEMO.parent / "students").glob("*/model_index.json"))
@@ -38,6 +39,15 @@ def test_a_bundled_run_was_made_from_the_bundled_model_or_a_shipped_student(fold
     assert run.complete
     students = {f"demo-{student.name}": str(student) for student in STUDENTS}
     assert dict(run.manifest.model) == model_identity(students.get(folder.name, "demo"))
+
+
+def test_the_runs_page_says_how_many_heads_of_a_student_were_captured():
+    # 3 of 10 heads of every block are cut; a router may leave a block out in all of a run.
+    found = {
+        name: captured_heads(Run.open(DEMO.parent / "runs" / name)) for name in ("demo", "demo-width", "demo-joint")
+    }
+    ran = Run.open(DEMO.parent / "runs" / "demo-joint").routes().groupby("block")["ran"].any().sum()
+    assert found == {"demo": 80, "demo-width": 56, "demo-joint": 7 * ran}
 
 
 @pytest.mark.parametrize("student", STUDENTS, ids=lambda path: path.name)

@@ -163,6 +163,10 @@ def test_the_shipped_answers_are_small_and_of_the_shipped_model():
     if names:
         found = find_answers(Places(PROJECT / "nowhere", (), PROJECT / "data"), model_identity("demo"), None, [])
         assert all(found[name].answer is not None for name in names)
+        # What a question asks for and the run cannot tell stands beside its verdict.
+        limits = {name: each.answer.limits for name, each in found.items() if each.answer is not None}
+        said = {"roles": ("branches and seeds not varied",), "routes": ("by block norms, no router recorded",)}
+        assert {name: words for name, words in limits.items() if words} == said
 
 
 def test_answers_written_by_the_command_are_found_in_the_places(answers, captures, tmp_path):
