@@ -34,7 +34,9 @@ def table_file(name: str | Path) -> tuple[Path, str]:
     >>> table_file("evidence.json#gate_gradient")
     (PosixPath('evidence.json'), 'gate_gradient')
     """
-    path, _, column = str(name).partition(COLUMN) if not Path(name).is_file() else (str(name), "", "")
+    if Path(name).is_file():
+        return Path(name), "score"
+    path, _, column = str(name).partition(COLUMN)
     return Path(path), column or "score"
 
 

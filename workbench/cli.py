@@ -49,7 +49,7 @@ cli = typer.Typer(
     name="pare",
     help="Measure, look at, prune and route the heads and blocks of a video diffusion transformer.",
     pretty_exceptions_enable=False,
-    # Plain help: boxes would cost a third of the time that --help takes.
+    # Plain help: boxes would cost a quarter of the time that --help takes.
     rich_markup_mode=None,
     context_settings={"max_content_width": 120},
     add_completion=False,

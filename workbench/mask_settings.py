@@ -9,6 +9,9 @@ from pydantic import Field
 from pare.errors import InputError
 from workbench.settings import input_error, with_flags
 
+UNPROTECTED = ("random", "temporal_attention")
+"""Scorers whose α is 1 unless it is given: the control, and what ranks by attention in time itself."""
+
 
 class MaskSettings(pydantic.BaseModel):
     """Everything that decides a mask; the defaults are what PARE did.
@@ -61,7 +64,7 @@ class MaskSettings(pydantic.BaseModel):
         """The α that holds: as given, else 1.5, else 1 for the random control and for what ranks by attention in time."""
         if self.alpha is not None:
             return self.alpha
-        return 1.0 if self.scorer in ("random", "temporal_attention") else 1.5
+        return 1.0 if self.scorer in UNPROTECTED else 1.5
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

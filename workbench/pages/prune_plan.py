@@ -9,7 +9,7 @@ from analysis.head_scores import HeadScores, head_scores
 from analysis.runs import Run
 from workbench.live_mask import LiveMask, live_mask
 from workbench.mask_plan import MaskPlan, plan
-from workbench.mask_settings import MaskSettings
+from workbench.mask_settings import UNPROTECTED, MaskSettings
 from workbench.mask_words import PARTS, span
 from workbench.pages.data import open_run, stamp
 from workbench.pages.score_data import run_scores
@@ -17,8 +17,6 @@ from workbench.state import Selection
 
 LIVE_ARGUMENTS = ("alpha", "scorer", "allocation", "neurons", "branch")
 """The flags of `pare mask` that a live plan depends on; p and thresholds are what the browser moves."""
-
-UNPROTECTED = ("random", "temporal_attention")
 
 
 def mask_arguments(selection: Selection) -> dict[str, Any]:
@@ -35,7 +33,6 @@ def mask_arguments(selection: Selection) -> dict[str, Any]:
     return size | {
         "tau_s": selection.tau_s,
         "tau_t": selection.tau_t,
-        # Neither the random control is protected nor what ranks by attention in time.
         "alpha": None if selection.scorer in UNPROTECTED else selection.alpha,
         "scorer": selection.scorer,
         "allocation": selection.allocation,
