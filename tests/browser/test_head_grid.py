@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import CDPSession, Page, expect
 
 from analysis.roles import classify, flips
 from tests.browser.waiting import drawn, next_frame, press_at_once
-from workbench.components.head_grid.cells import FIRST_FRAME_SINK, UNIFORM
+from workbench.components.head_grid.cells import FIRST_FRAME_SINK, FLIPPED, UNIFORM
 from workbench.components.head_grid.value import MIN_GAP
 
 # Whether Streamlit has taken on a colour scheme.
@@ -85,6 +85,11 @@ def pixel(page: Page, x: float, y: float) -> tuple[int, ...]:
             [x, y],
         )
     )
+
+
+def cells_picture(page: Page) -> str:
+    """Every pixel of the cells, as a PNG in base64."""
+    return page.locator(".head-grid .cells canvas").evaluate("(canvas) => canvas.toDataURL()")
 
 
 def shown_counts(page: Page) -> dict[str, int]:
@@ -181,6 +186,38 @@ def test_dragging_recolours_without_a_message_and_release_sends_one(open_grid, i
     next_frame(page)
     assert len(page.sent) == 1
     assert (shown_threshold(page, 0), shown_threshold(page, 1)) == thresholds
+
+
+@pytest.mark.parametrize(("blocks", "heads", "scale"), [(8, 10, 1), (40, 40, 2), (100, 40, 1), (8, 10, 1.5)])
+def test_cells_drawn_one_by_one_look_as_all_drawn_at_once(open_grid, blocks, heads, scale):
+    """Cells of every size and mark, with room between them and without, on screens of several scales."""
+    frame = heads_frame(blocks, heads, marks=True)
+    frame.loc[[13, 20, 46, 65], "flags"] |= FLIPPED
+    page = open_grid(frame)
+    screen = page.context.new_cdp_session(page)
+    page.locator(".handle[data-threshold='0']").focus()
+    show_at(page, screen, scale)
+    seen = [cells_picture(page)]
+    for _ in range(12):
+        page.keyboard.press("ArrowLeft")
+        next_frame(page)
+        seen.append(cells_picture(page))
+    assert len(set(seen)) > 6
+    # Another scale draws everything anew, there and back.
+    show_at(page, screen, scale + 1)
+    assert cells_picture(page) not in seen
+    show_at(page, screen, scale)
+    assert cells_picture(page) == seen[-1]
+
+
+def show_at(page: Page, screen: CDPSession, scale: float) -> None:
+    """As on a screen with so many pixels per CSS pixel; keys draw it, since an emulated screen does not tell its change."""
+    size = {"width": 1280, "height": 900, "deviceScaleFactor": scale, "mobile": False}
+    screen.send("Emulation.setDeviceMetricsOverride", size)
+    page.wait_for_function("scale => devicePixelRatio === scale", arg=scale, timeout=20_000)
+    for key in ("ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+        next_frame(page)
 
 
 def test_thresholds_cannot_cross_and_escape_takes_a_drag_back(open_grid):

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from streamlit.components.v2.types import ComponentRenderer
 
 # One browser module, in this order: pure functions, drawing, then the element itself.
-SCRIPTS = ("canvas.js", "page_link.js", "head_grid/model.js", "head_grid/draw.js", "head_grid/head_grid.js")
+SCRIPTS = (
+    "canvas.js", "page_link.js",
+    "head_grid/model.js", "head_grid/cell_layer.js", "head_grid/draw.js", "head_grid/head_grid.js",
+)  # fmt: skip
 
 
 def head_grid(

@@ -3,65 +3,13 @@
 const BINS = 50;
 export const PLOT = { left: 42, right: 22, top: 50, bottom: 60, height: 232 };
 
-export function drawGrid(context, layout, state, theme) {
+export function drawGrid(context, layout, state, theme, cells) {
   drawGridLabels(context, layout, state, theme);
-  const { ratio, flags, removed, roles } = state;
-  const letters = { S: [], M: [], T: [] };
-  const look = cellLooks(state, theme);
-  for (let i = 0; i < ratio.length; i += 1) {
-    const box = cellBox(layout, Math.floor(i / layout.heads), i % layout.heads);
-    if (roles[i] === NOT_CAPTURED) {
-      hatch(context, box, theme);
-      continue;
-    }
-    const { fill, ink } = look(i);
-    context.fillStyle = fill;
-    if (layout.gap > 1) {
-      roundedPath(context, box, 3);
-      context.fill();
-    } else {
-      context.fillRect(box.x, box.y, box.width, box.height);
-    }
-    if (layout.fontSize) letters[ROLES[roles[i]].letter].push([box, ink]);
-    if (removed[i]) cross(context, box, theme);
-    if (flags[i] & ~FLAG_FLIPPED) outline(context, box, flags[i], ink);
-    if (flags[i] & FLAG_FLIPPED) flipped(context, box, theme);
-  }
-  if (layout.fontSize) {
-    context.font = `600 ${layout.fontSize}px ${theme.font}`;
-    context.textAlign = "center";
-    context.textBaseline = "alphabetic";
-    for (const [letter, places] of Object.entries(letters)) {
-      for (const [box, colour] of places) {
-        if (context.fillStyle !== colour) context.fillStyle = colour;
-        context.fillText(letter, box.x + box.width / 2, box.y + box.height / 2 + layout.fontSize * 0.36);
-      }
-    }
-  }
+  cells.update(layout, state, theme);
+  cells.copyTo(context);
   if (state.hover) ring(context, cellBox(layout, ...state.hover), theme.text, theme.background, 1.5);
   if (state.pinned) ring(context, cellBox(layout, ...state.pinned), theme.text, theme.background, 2.5);
   if (state.focused) ring(context, cellBox(layout, ...state.focus), theme.primary, theme.background, 2);
-}
-
-function cellBox(layout, block, head) {
-  const { left, top, cellWidth, cellHeight, gap } = layout;
-  // Rows lie one pixel further apart than columns: a block reads as one line of heads.
-  const rowGap = gap ? gap + 1 : 0;
-  return { x: left + head * cellWidth, y: top + block * cellHeight, width: cellWidth - gap, height: cellHeight - rowGap };
-}
-
-/** look(i): fill and ink of a cell. There are few different ones, and contrast is too dear to weigh for every cell. */
-function cellLooks({ roles, removed, ratio, thresholds, shade }, theme) {
-  const known = new Map();
-  return (i) => {
-    const level = removed[i] ? -1 : shade ? Math.round(15 * depthInRole(ratio[i], roles[i], thresholds)) : 15;
-    const name = roles[i] * 100 + level;
-    if (!known.has(name)) {
-      const fill = mix(ROLES[roles[i]].colour, theme.background, level < 0 ? 0.3 : 0.55 + (0.45 * level) / 15);
-      known.set(name, { fill, ink: level < 0 ? theme.text : letterColour(fill) });
-    }
-    return known.get(name);
-  };
 }
 
 function drawGridLabels(context, layout, state, theme) {
@@ -90,43 +38,6 @@ function drawGridLabels(context, layout, state, theme) {
   label("block", left - 8, top - 10, false);
   context.textAlign = "left";
   label(state.ordered ? "heads by ratio, lowest first" : "head", left, 10, false);
-}
-
-function cross(context, { x, y, width, height }, theme) {
-  context.strokeStyle = theme.muted;
-  context.lineWidth = 1;
-  context.beginPath();
-  context.moveTo(x + 2, y + 2);
-  context.lineTo(x + width - 2, y + height - 2);
-  context.moveTo(x + width - 2, y + 2);
-  context.lineTo(x + 2, y + height - 2);
-  context.stroke();
-}
-
-/** Uniform heads dashed, first-frame sinks in one line, both: the line. */
-function outline(context, { x, y, width, height }, flags, colour) {
-  context.strokeStyle = colour;
-  context.lineWidth = width > 20 ? 1.5 : 1;
-  context.setLineDash(flags & FLAG_FIRST_FRAME_SINK ? [] : [2, 2]);
-  const inset = width > 20 ? 3 : 1.5;
-  context.strokeRect(x + inset, y + inset, width - 2 * inset, height - 2 * inset);
-  context.setLineDash([]);
-}
-
-/** A frame around the cell with its upper right corner filled. */
-function flipped(context, { x, y, width, height }, theme) {
-  const line = width > 20 ? 3 : 1.5, corner = Math.min(width, height) * 0.42;
-  for (const [colour, size] of [[theme.background, line + 2], [theme.text, line]]) {
-    context.strokeStyle = colour;
-    context.lineWidth = size;
-    context.strokeRect(x + line / 2, y + line / 2, width - line, height - line);
-  }
-  context.fillStyle = theme.text;
-  context.beginPath();
-  context.moveTo(x + width - corner, y);
-  context.lineTo(x + width, y);
-  context.lineTo(x + width, y + corner);
-  context.fill();
 }
 
 /** Pixel of a ratio on the histogram's axis. */

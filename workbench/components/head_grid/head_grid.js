@@ -27,6 +27,7 @@ class HeadGrid {
     const find = (selector) => root.querySelector(selector);
     this.cells = find(".cells");
     this.cellsCanvas = find(".cells canvas");
+    this.cellLayer = new CellLayer();
     this.cell = find("#cell");
     this.readout = find(".readout");
     this.marks = find(".marks");
@@ -138,11 +139,12 @@ class HeadGrid {
     if (!width) return;
     const beside = width >= SIDE_BY_SIDE && !this.root.classList.contains("row");
     this.layout = gridLayout(beside ? width - BESIDE : width, state.blocks, state.heads);
-    drawGrid(prepare(this.cellsCanvas, this.layout.width, this.layout.height), this.layout, state, theme);
+    drawGrid(prepare(this.cellsCanvas, this.layout.width, this.layout.height), this.layout, state, theme, this.cellLayer);
     this.marks.style.maxWidth = `${Math.max(this.layout.width, 280)}px`;
+    // Read before any text changes: read after, it would have the page laid out twice in a frame.
+    this.plotWidth = this.ratios.clientWidth;
     this.showTexts();
     if (this.root.classList.contains("row")) return;
-    this.plotWidth = this.ratios.clientWidth;
     drawHistogram(prepare(this.ratiosCanvas, this.plotWidth, PLOT.height), this.plotWidth, state, theme);
     this.handles.forEach((handle, which) => this.placeHandle(handle, which));
   }
