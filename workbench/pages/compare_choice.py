@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from workbench.pages.data import LOOK_SECONDS
+from workbench.pages.kept import Kept, kept
 from workbench.pages.report_button import give_report
 from workbench.pages.shell import Shell, bind
 from workbench.pages.text import plain, readable_names
@@ -43,23 +44,23 @@ class Frame:
             )
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def mask_names(places: Places) -> list[str]:
     """Names of all masks in the places."""
     return places.masks()
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def evaluation_names(places: Places) -> list[str]:
     """Names of all evaluations in the places."""
     return places.evaluations()
 
 
-def found_names(read: Callable[[Places], list[str]], places: Places, *asked: str | None) -> list[str]:
+def found_names(read: Kept[[Places], list[str]], places: Places, *asked: str | None) -> list[str]:
     """What a cached `read` finds in the places; read anew where a link asks for something there that is newer."""
     names = read(places)
     if any(name is not None and name not in names and name in places for name in asked):
-        read.clear()  # type: ignore[attr-defined]
+        read.clear()
         names = read(places)
     return names
 

@@ -7,6 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis.score_comparison import pair_scores, score_table
+from workbench.pages.kept import kept
 from workbench.video_sets import ABOUT, SCORES, VideoSet, open_videos
 
 
@@ -24,7 +25,7 @@ def video_set(folder: Path) -> VideoSet:
     return _set(str(folder), tuple(part.stat().st_mtime_ns for part in parts if part.exists()))
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@kept(st.cache_resource, max_entries=32)
 def _set(folder: str, when: tuple[int, ...]) -> VideoSet:
     return open_videos(folder)
 

@@ -22,6 +22,7 @@ from workbench.pages.compare_choice import (
 )
 from workbench.pages.compare_data import compared_sets, video_set
 from workbench.pages.data import pipeline_names
+from workbench.pages.kept import kept
 from workbench.pages.report_button import view_link
 from workbench.pages.shell import Shell, choose, guard
 from workbench.pages.text import command_line, plain, short_path
@@ -86,7 +87,7 @@ def card_of(folder: Path) -> ModelCard:
     return _card(str(folder), stamps)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@kept(st.cache_data, max_entries=32)
 def _card(folder: str, when: tuple[int, ...]) -> ModelCard:
     return read_card(folder)
 

@@ -26,6 +26,7 @@ from workbench.pages.compare_choice import (
 from workbench.pages.compare_data import compared_sets, video_set
 from workbench.pages.compare_job import BOTH, JobTables, job_of, measured_pairs, show_measuring, tables_of
 from workbench.pages.data import LOOK_SECONDS, open_run
+from workbench.pages.kept import kept
 from workbench.pages.report_button import view_link
 from workbench.pages.shell import Shell, bind, guard
 from workbench.pages.text import command_line, plain, short_path
@@ -85,7 +86,7 @@ def show_videos(shell: Shell, frame: Frame) -> None:
         copy_button("Copy as command line", command_line("compare", *words), key="copy_compare_command")
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=4, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=4)
 def set_names(places: Places) -> list[str]:
     """Names of the evaluations in the places, of the runs with videos, and of other videos, such as jobs generate."""
     runs = []

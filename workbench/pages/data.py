@@ -1,5 +1,6 @@
 """What pages read from a run, cached by the run's folder and the time of its last change."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,20 @@ from analysis.importance import mean_ratio, run_importance
 from analysis.manifest import BLOCK_AXES
 from analysis.marks import HeadMarks, head_marks
 from analysis.runs import Run
+from workbench.pages.kept import kept
 from workbench.places import Places
 from workbench.state import Facts, Selection
 
 LOOK_SECONDS = 3
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def run_names(places: Places) -> list[str]:
     """Names of all runs in the places; a new one shows within LOOK_SECONDS, so that no click waits for the disk."""
     return places.runs()
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def pipeline_names(places: Places) -> list[str]:
     """Names of all diffusers pipelines in the places, as fresh as `run_names`."""
     return places.pipelines()
@@ -38,11 +40,15 @@ def open_run(folder: Path) -> Run:
 
 def stamp(folder: Path) -> tuple[int, ...]:
     """Changes whenever the capture behind a run writes something."""
-    parts = [folder / name for name in ("run.json", "summary.safetensors", "samples")]
-    return tuple(part.stat().st_mtime_ns for part in parts if part.exists())
+    found = []
+    for name in ("run.json", "summary.safetensors", "samples"):
+        # Asked on every run of a page, many times: one question to the disk per file, not two.
+        with suppress(FileNotFoundError):
+            found.append((folder / name).stat().st_mtime_ns)
+    return tuple(found)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@kept(st.cache_resource, max_entries=8)
 def _open(folder: str, when: tuple[int, ...]) -> Run:  # an argument named _when would not count for the cache
     return Run.open(folder)
 
@@ -69,14 +75,14 @@ def cells(run: Run, name: str, selection: Selection) -> Cells:
 
 
 # Shared, since a copy at every change would also lose the means that it has worked out.
-@st.cache_resource(max_entries=64, show_spinner=False)
+@kept(st.cache_resource, max_entries=64)
 def _cells(
     folder: str, when: tuple[int, ...], name: str, sample: int | None, branch: str | None, steps: list[int] | None
 ) -> Cells:
     return read_cells(_open(folder, when), name, sample=sample, branch=branch, steps=steps)
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@kept(st.cache_resource, max_entries=2)
 def _ratios(folder: str, when: tuple[int, ...]) -> np.ndarray:
     """Every sample's ratios, held so that pinning another head reads nothing: 13 MB for 200 samples of 10 × 40 × 40."""
     run = _open(folder, when)
@@ -95,7 +101,7 @@ def captured_heads(run: Run) -> int | None:
     return _captured_heads(str(run.folder), stamp(run.folder)) if run.complete else None
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept(st.cache_data, max_entries=64)
 def _captured_heads(folder: str, when: tuple[int, ...]) -> int:
     return int((_open(folder, when).summary("self/ratio")["n"] > 0).any(axis=(0, 1)).sum())
 
@@ -106,7 +112,7 @@ def ratio_of_blocks(run: Run, selection: Selection) -> pd.DataFrame:
     return _ratio_of_blocks(str(run.folder), stamp(run.folder), *part)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@kept(st.cache_data, max_entries=32)
 def _ratio_of_blocks(
     folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
 ) -> pd.DataFrame:
@@ -117,7 +123,7 @@ def _ratio_of_blocks(
 
 
 # The ratios of all heads are 64 MB for 100 samples of 50 × 2 × 40 × 40; going through them takes longer than the page.
-@st.cache_resource(max_entries=4, show_spinner=False)
+@kept(st.cache_resource, max_entries=4)
 def _block_sums(folder: str, when: tuple[int, ...]) -> BlockSums:
     return block_sums(_ratios(folder, when))
 
@@ -129,12 +135,12 @@ def importance(run: Run, branch: str | None) -> np.ndarray | None:
     return _importance(str(run.folder), stamp(run.folder), branch)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
+@kept(st.cache_data, max_entries=8)
 def _importance(folder: str, when: tuple[int, ...], branch: str | None) -> np.ndarray:
     return run_importance(_open(folder, when), branch)["self"]
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
+@kept(st.cache_data, max_entries=8)
 def _mean_ratio(folder: str, when: tuple[int, ...], branch: str | None) -> np.ndarray:
     return mean_ratio(_open(folder, when), branch)
 
@@ -167,7 +173,7 @@ def block_over_timesteps(run: Run, lens: str, selection: Selection, block: int) 
     return _block_over_timesteps(str(run.folder), stamp(run.folder), lens, block, *part)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
+@kept(st.cache_data, max_entries=256)
 def _block_over_timesteps(
     folder: str,
     when: tuple[int, ...],
@@ -180,7 +186,7 @@ def _block_over_timesteps(
     return _blocks(folder, when, lens, sample, branch, steps).of_block(block)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@kept(st.cache_resource, max_entries=32)
 def _blocks(
     folder: str, when: tuple[int, ...], lens: str, sample: int | None, branch: str | None, steps: list[int] | None
 ) -> BlockValues:
@@ -195,7 +201,7 @@ def block_statistic(run: Run, name: str) -> np.ndarray:
 
 
 # A file per sample: opening them is what takes long, and one number per block, branch and step is little to hold.
-@st.cache_resource(max_entries=4, show_spinner=False)
+@kept(st.cache_resource, max_entries=4)
 def _block_statistics(folder: str, when: tuple[int, ...]) -> dict[str, np.ndarray]:
     run = _open(folder, when)
     own = {name: each for name, each in run.manifest.statistics.items() if each.axes == BLOCK_AXES}
@@ -212,7 +218,7 @@ def marks(run: Run, selection: Selection) -> HeadMarks:
     return _marks(str(run.folder), stamp(run.folder), *part)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@kept(st.cache_data, max_entries=16)
 def _marks(
     folder: str, when: tuple[int, ...], sample: int | None, branch: str | None, steps: list[int] | None
 ) -> HeadMarks:
@@ -225,7 +231,7 @@ def frame_map(run: Run, selection: Selection, cell: tuple[int, int]) -> tuple[np
     return _frame_map(str(run.folder), stamp(run.folder), cell, *part)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@kept(st.cache_resource, max_entries=64)
 def _frame_map(
     folder: str,
     when: tuple[int, ...],

@@ -12,6 +12,7 @@ from workbench.components.copy_button.component import copy_button
 from workbench.pages.data import LOOK_SECONDS
 from workbench.pages.evidence_jobs import show_measure
 from workbench.pages.evidence_view import show_about, show_answer
+from workbench.pages.kept import kept
 from workbench.pages.prune_work import finished_jobs
 from workbench.pages.report_button import give_report, view_link
 from workbench.pages.shell import Shell, choose, empty_state, guard, open_shell, unfinished_state
@@ -38,7 +39,7 @@ STYLE = """<style>
 WORDS = {"here": "", "other run": "from another run of this model"}
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def answer_names(places: Places, finished: int) -> list[str]:
     """Names of all folders with an answer, as fresh as `run_names`, and fresh whenever `finished` jobs are one more.
 

@@ -21,6 +21,7 @@ from analysis.scores import RUN_SCORERS, Scores, random_scores
 from pare.errors import InputError
 from workbench.pages.compare_data import video_set
 from workbench.pages.data import LOOK_SECONDS, block_statistic, cells, chosen_steps, open_run, ratios, run_names, stamp
+from workbench.pages.kept import kept
 from workbench.pages.score_data import measured_scores, run_scores
 from workbench.places import Places
 from workbench.state import Selection
@@ -43,7 +44,7 @@ def view_of_head(run: Run, selection: Selection, cell: tuple[int, int]) -> HeadV
     return _view(str(run.folder), stamp(run.folder), cell, part, thresholds, cells(run, "self/ratio", selection))
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@kept(st.cache_resource, max_entries=64)
 def _view(
     folder: str,
     when: tuple[int, ...],
@@ -62,7 +63,7 @@ def head_over_timesteps(run: Run, selection: Selection, cell: tuple[int, int]) -
     return _over_timesteps(str(run.folder), stamp(run.folder), cell, part)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@kept(st.cache_resource, max_entries=64)
 def _over_timesteps(folder: str, when: tuple[int, ...], cell: tuple[int, int], part: Part) -> pd.DataFrame:
     run = open_run(Path(folder))
     return over_timesteps(run, *cell, **_where(part), held=ratios(run))
@@ -77,7 +78,7 @@ def norms(run: Run, selection: Selection) -> dict[str, Cells]:
     return {words: cells(run, name, selection) for words, name in NORMS.items() if name in run.statistics}
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@kept(st.cache_resource, max_entries=8)
 def _scores(
     folder: str, when: tuple[int, ...], tables: tuple[tuple[str, int], ...], branch: str | None
 ) -> dict[str, Scores]:
@@ -105,7 +106,7 @@ def ranks_of_head(run: Run, branch: str | None, cell: tuple[int, int], protected
     return [*found[:after], *own, *found[after:]]
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept(st.cache_data, max_entries=64)
 def _ranks(
     folder: str, when: tuple[int, ...], tables: tuple[tuple[str, int], ...], branch: str | None, cell: tuple[int, int]
 ) -> list[Rank]:
@@ -152,7 +153,7 @@ def table_of_metrics(run: Run, selection: Selection, names: tuple[str, ...]) -> 
     return _table(str(run.folder), stamp(run.folder), known, part, settings)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@kept(st.cache_data, max_entries=32)
 def _table(
     folder: str,
     when: tuple[int, ...],
@@ -173,7 +174,7 @@ def comparable(run: Run, places: Places, names: list[str]) -> list[str]:
     return _comparable(places, str(run.folder), stamp(run.folder), tuple(names))
 
 
-@st.cache_data(ttl=LOOK_SECONDS * 5, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS * 5, max_entries=8)
 def _comparable(places: Places, folder: str, when: tuple[int, ...], names: tuple[str, ...]) -> list[str]:
     run, found = open_run(Path(folder)), []
     for name in names:
@@ -191,7 +192,7 @@ def difference(run: Run, other: Run, statistic: str, selection: Selection) -> Ru
     )  # fmt: skip
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@kept(st.cache_resource, max_entries=8)
 def _difference(
     a: str,
     when_a: tuple[int, ...],
@@ -224,7 +225,7 @@ def clips(run: Run, places: Places, selection: Selection) -> Clips | None:
     return found if found is not None and all(path.is_file() for path in found.videos.values()) else None
 
 
-@st.cache_data(ttl=LOOK_SECONDS * 5, max_entries=16, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS * 5, max_entries=16)
 def _clips(places: Places, folder: str, when: tuple[int, ...], sample: int | None) -> Clips | None:
     sets: list[VideoSet] = []
     for name in [*run_names(places), *places.evaluations()]:

@@ -12,6 +12,7 @@ from workbench.mask_plan import MaskPlan, plan
 from workbench.mask_settings import UNPROTECTED, MaskSettings
 from workbench.mask_words import PARTS, span
 from workbench.pages.data import open_run, stamp
+from workbench.pages.kept import kept
 from workbench.pages.score_data import run_scores
 from workbench.state import Selection
 
@@ -49,7 +50,7 @@ def planned(run: Run, selection: Selection) -> MaskPlan:
     return _planned(str(run.folder), stamp(run.folder), mask_arguments(selection))
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@kept(st.cache_resource, max_entries=32)
 def _planned(folder: str, when: tuple[int, ...], arguments: dict[str, Any]) -> MaskPlan:
     settings = MaskSettings.of(**arguments)
     return plan(open_run(Path(folder)), settings, scores=_scores(folder, when, settings.scorer, settings.branch))
@@ -66,13 +67,13 @@ def live_plan(run: Run, selection: Selection) -> LiveMask | None:
     return _live(str(run.folder), stamp(run.folder), given)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@kept(st.cache_resource, max_entries=16)
 def _live(folder: str, when: tuple[int, ...], arguments: dict[str, Any]) -> LiveMask | None:
     settings = MaskSettings.of(**arguments)
     return live_mask(open_run(Path(folder)), settings, _scores(folder, when, settings.scorer, settings.branch))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@kept(st.cache_resource, max_entries=16)
 def _scores(folder: str, when: tuple[int, ...], scorer: str, branch: str | None) -> HeadScores:
     run = open_run(Path(folder))
     return head_scores(scorer, run.geometry, run=run, branch=branch, read=run_scores)

@@ -19,6 +19,7 @@ from pare.depth.table import DecisionTable
 from pare.errors import InputError
 from pare.geometry import Clip
 from workbench.pages.data import stamp
+from workbench.pages.kept import kept
 from workbench.pages.run_model import model_of
 from workbench.places import Places
 from workbench.state import Selection
@@ -88,7 +89,7 @@ def decisions_of(run: Run) -> Decisions | None:
     return None
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@kept(st.cache_resource, max_entries=4)
 def _recorded(_run: Run, folder: str, when: tuple[int, ...]) -> Decisions:
     routes = _run.routes()
     if routes.empty:
@@ -104,7 +105,7 @@ def _recorded(_run: Run, folder: str, when: tuple[int, ...]) -> Decisions:
     return Decisions(samples, timesteps[0, :, 0], scores, ran.astype(bool), distance, True, route_variation(routes))
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@kept(st.cache_resource, max_entries=4)
 def _by_importance(_run: Run, folder: str, when: tuple[int, ...]) -> Decisions:
     timesteps, importance = _importance(_run)
     order = np.argsort(-timesteps, kind="stable")
@@ -213,7 +214,7 @@ def block_flops(run: Run, model: str) -> np.ndarray:
     return _block_flops(run, model, str(run.folder))
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@kept(st.cache_data, max_entries=16)
 def _block_flops(_run: Run, model: str, folder: str) -> np.ndarray:
     try:
         reference.weights_folder(model)
@@ -246,7 +247,7 @@ def cost_table(places: Places, run: Run) -> CostTable | None:
     return None
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept(st.cache_data, max_entries=64)
 def _cost_table(path: str, stamp: int) -> CostTable | None:
     try:
         return CostTable.load(Path(path))

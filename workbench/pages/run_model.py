@@ -8,6 +8,7 @@ from analysis.runs import Run
 from pare import reference
 from pare.errors import InputError
 from workbench.pages.data import LOOK_SECONDS, pipeline_names
+from workbench.pages.kept import kept
 from workbench.pages.text import short_path
 from workbench.places import Places
 
@@ -21,7 +22,7 @@ def model_of(run: Run, places: Places) -> str:
     return _model_of(places, run.model_id, run.manifest.model.get("config_hash"), run.manifest.model.get("weight_hash"))
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=16, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=16)
 def _model_of(places: Places, model_id: str, config_hash: str | None, weight_hash: str | None) -> str:
     if unreadable(model_id) is None:
         return model_id

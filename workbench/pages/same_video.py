@@ -11,6 +11,7 @@ from pare import reference
 from pare.errors import InputError
 from pare.geometry import read_json
 from workbench.pages.data import LOOK_SECONDS
+from workbench.pages.kept import kept
 
 CLIP = ("height", "width", "frames", "fps", "guidance", "shift", "negative_prompt")
 """Settings of a run that a video made beside it takes over where they are not the model's own."""
@@ -51,7 +52,7 @@ def _is_usual(name: str, value: Any, defaults: Mapping[str, Any]) -> bool:
     return name in (*CLIP, "steps") and defaults.get(name) is not None and value == defaults[name]
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=64, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=64)
 def _known(model: str) -> _Model:
     """What the model's files say; a model that is not on this machine is its name alone."""
     try:

@@ -9,6 +9,7 @@ from analysis.score_table import COLUMN
 from analysis.scores import Scores, scores_by_branch
 from pare.errors import InputError
 from workbench.pages.data import LOOK_SECONDS, open_run, stamp
+from workbench.pages.kept import kept
 from workbench.pages.text import command_line, short_path
 from workbench.places import Places
 from workbench.state import MEASURED_SCORERS, RUN_SCORERS, Selection
@@ -22,7 +23,7 @@ def run_scores(run: Run, scorer: str, branch: str | None) -> Scores:
     return _by_branch(str(run.folder), stamp(run.folder), scorer)[branch]
 
 
-@st.cache_resource(max_entries=12, show_spinner=False)
+@kept(st.cache_resource, max_entries=12)
 def _by_branch(folder: str, when: tuple[int, ...], scorer: str) -> dict[str | None, Scores]:
     return scores_by_branch(open_run(Path(folder)), scorer)
 
@@ -32,7 +33,7 @@ def measured_scores(run: Run, places: Places) -> Found:
     return _measured(places, str(run.folder), stamp(run.folder))
 
 
-@st.cache_resource(ttl=LOOK_SECONDS * 5, max_entries=8, show_spinner=False)
+@kept(st.cache_resource, ttl=LOOK_SECONDS * 5, max_entries=8)
 def _measured(places: Places, folder: str, when: tuple[int, ...]) -> Found:
     run = open_run(Path(folder))
     return find_answers(places, run.manifest.model, run.hash, places.answers())["scores"]

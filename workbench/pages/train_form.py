@@ -11,6 +11,7 @@ from pare.depth.budget import BudgetSchedule, fewest
 from pare.geometry import Geometry
 from workbench.distill_settings import DistillSettings
 from workbench.pages.data import LOOK_SECONDS
+from workbench.pages.kept import kept
 from workbench.pages.train_work import masks_of
 from workbench.places import Places
 from workbench.training_choices import Wanted, is_small, samples_for, students_for, suggested
@@ -29,13 +30,13 @@ WEIGHTS = {"feature": (10.0, 10.0), "teacher": (6.0, 6.0), "data": (1.0, 1.0), "
 """The paper's weights of the losses, text-to-video and image-to-video."""
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def samples_of_model(places: Places, model: str) -> dict[str, int]:
     """`samples_for`, kept for LOOK_SECONDS."""
     return samples_for(places, model)
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def students_of_model(places: Places, model: str) -> dict[str, str]:
     """`students_for`, kept for LOOK_SECONDS."""
     return students_for(places, reference.model_geometry(model))

@@ -14,6 +14,7 @@ from workbench.jobs.api import Cost
 from workbench.jobs.device import fastest_device, memory_free
 from workbench.jobs.job import Job, State
 from workbench.pages.data import LOOK_SECONDS
+from workbench.pages.kept import kept
 from workbench.pages.prune_work import find
 from workbench.pages.shell import jobs_of
 from workbench.pages.text import command_line, duration, short_path
@@ -38,7 +39,7 @@ class Entry:
         return self.job is not None and self.job.active
 
 
-@st.cache_data(ttl=LOOK_SECONDS, max_entries=8, show_spinner=False)
+@kept(st.cache_data, ttl=LOOK_SECONDS, max_entries=8)
 def training_names(places: Places) -> list[str]:
     """Names of all training folders in the places; a new one shows within LOOK_SECONDS."""
     return places.trainings()
@@ -81,7 +82,7 @@ def open_training(folder: Path) -> Training:
     return _open(str(folder), tuple((part.stat().st_mtime_ns, part.stat().st_size) for part in parts if part.exists()))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@kept(st.cache_resource, max_entries=16)
 def _open(folder: str, when: tuple[tuple[int, int], ...]) -> Training:
     return Training.open(folder)
 

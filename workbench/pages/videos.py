@@ -16,6 +16,7 @@ from workbench import video_recipes
 from workbench.components.player.component import player
 from workbench.components.player.video import PlayerVideo, Strip, latent_frame_of, pairing
 from workbench.pages.chart import take_out
+from workbench.pages.kept import kept
 from workbench.pages.shell import choose
 from workbench.places import Places
 from workbench.server import video_address
@@ -127,14 +128,14 @@ def _inline(path: Path) -> str:
     return "data:video/mp4;base64," + b64encode(path.read_bytes()).decode()
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept(st.cache_data, max_entries=64)
 def _facts(path: str, stamp: int) -> dict[str, Any]:
     frames, fps, about = _read(path, stamp)
     count, height, width, _ = frames.shape
     return {"frames": count, "fps": fps, "width": width, "height": height, "about": about}
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@kept(st.cache_resource, max_entries=2)
 def _read(path: str, stamp: int) -> tuple[np.ndarray, float, dict[str, Any]]:
     """The decoded video; two are held, which is what comparing needs."""
     from pare.video import read_video
@@ -146,13 +147,13 @@ def _psnr(first: Path, second: Path) -> np.ndarray:
     return _psnr_of(str(first), _stamp(first), str(second), _stamp(second))
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept(st.cache_data, max_entries=64)
 def _psnr_of(first: str, first_stamp: int, second: str, second_stamp: int) -> np.ndarray:
     from analysis.metrics.appearance import psnr
 
     return psnr(_read(first, first_stamp)[0], _read(second, second_stamp)[0])
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept(st.cache_data, max_entries=64)
 def _change(path: str, stamp: int) -> np.ndarray:
     return frame_change(_read(path, stamp)[0])
