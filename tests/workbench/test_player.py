@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pare.errors import InputError
-from pare.video import write_video
+from pare.video import read_video, write_video
 from workbench.components.frame_map.component import frame_map
 from workbench.components.player.component import parse_frame
 from workbench.components.player.video import PlayerVideo, Strip, check_videos, latent_frame_of, pairing
-from workbench.pages.videos import described, numbers, strips
+from workbench.pages.videos import strips, told
 from workbench.places import Places
 
 
@@ -89,14 +89,31 @@ def test_numbers_under_the_transport_follow_from_the_files(tmp_path: Path):
         paths.append(tmp_path / f"{name}.mp4")
         write_video(frames + np.uint8(shift), paths[-1], 8, {"prompt": "p", "settings": {"seed": seed}})
     places = Places(tmp_path)
-    a, b, c = (described(places, path, path.stem) for path in paths)
+    files = {path.stem: path for path in paths}
+    (a, _, c), *unpaired = told(places, files)
     assert (a.frames, a.fps, a.width, a.prompt, a.seed, c.seed) == (5, 8.0, 16, "p", 0, 1)
     assert a.address.startswith("data:video/mp4;base64,")
-    files = {path.stem: path for path in paths}
-    psnr, change = strips(*numbers({name: files[name] for name in "ab"}, [a, b]))
+    psnr, change = strips(*told(places, {name: files[name] for name in "ab"})[1:])
     # Ten grey levels apart: 10·log10(255² / 10²) = 28.1 dB, to the rounding of the codec.
     np.testing.assert_allclose(psnr.lines["b against a"], 28.13, atol=1.0)
     assert np.isnan(change.lines["a"][0])
     np.testing.assert_allclose(change.lines["a"][1:], [0, 0, 30, 0], atol=1.0)
     # What is not paired is not compared pixel by pixel.
-    assert [strip.name for strip in strips(*numbers(files, [a, b, c]))] == ["change from the frame before"]
+    assert [strip.name for strip in strips(*unpaired)] == ["change from the frame before"]
+
+
+def test_every_video_is_decoded_once_whatever_is_told_of_it(tmp_path: Path, monkeypatch):
+    decoded = []
+
+    def read(path: str) -> tuple[np.ndarray, float, dict[str, object]]:
+        decoded.append(Path(path).stem)
+        return read_video(path)
+
+    monkeypatch.setattr("pare.video.read_video", read)
+    files = {name: tmp_path / f"{name}.mp4" for name in "abcd"}
+    for shift, path in enumerate(files.values()):
+        frames = np.full((5, 16, 16, 3), 100 + 10 * shift, np.uint8)
+        write_video(frames, path, 8, {"prompt": "p", "settings": {"seed": 0}})
+    videos, likeness, change = told(Places(tmp_path), files)
+    assert (len(videos), list(likeness), list(change)) == (4, ["b", "c", "d"], list(files))
+    assert decoded == list(files)

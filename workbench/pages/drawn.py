@@ -9,23 +9,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 
-class Unchanging(go.Figure):
-    """A copy of a figure that nobody changes any more, so that plotly works out its dictionary once, not at every run.
-
-    >>> figure = Unchanging(go.Figure(go.Bar(x=["a"], y=[1])))
-    >>> figure.to_dict() is figure.to_dict(), figure.to_dict() == go.Figure(figure).to_dict()
-    (True, True)
-    """
-
-    def __init__(self, figure: go.Figure):
-        super().__init__(figure)
-        self._known = super().to_dict()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same dictionary every time, as plotly makes it."""
-        return self._known
-
-
 def drawn(make: Callable[..., go.Figure], *given: Any, **named: Any) -> go.Figure:
     """`make(*given, **named)`, a pure function of what it is given; the figure is shared, so nobody changes it.
 
@@ -52,4 +35,4 @@ def content(values: np.ndarray | pd.DataFrame) -> bytes:
 # Building and checking a figure takes plotly ten times as long as telling that its data are the same.
 @st.cache_resource(max_entries=128, show_spinner=False, hash_funcs={np.ndarray: content, pd.DataFrame: content})
 def _drawn(name: str, given: tuple[Any, ...], named: dict[str, Any], _make: Callable[..., go.Figure]) -> go.Figure:
-    return Unchanging(_make(*given, **named))
+    return _make(*given, **named)

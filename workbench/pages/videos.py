@@ -42,9 +42,8 @@ def show_player(
     With the `geometry` of the model that made them, latent frames are marked; `link` names the frame map they follow.
     Raises `InputError` for a file that is no video.
     """
-    videos = [described(places, path, label) for label, path in paths.items()]
+    videos, likeness, change = told(places, paths)
     frames = min(video.frames for video in videos)
-    likeness, change = numbers(paths, videos)
     player(
         videos,
         strips=strips(likeness, change),
@@ -94,19 +93,31 @@ def described(places: Places, path: Path, label: str) -> PlayerVideo:
     )
 
 
-def numbers(
-    paths: Mapping[str, Path], videos: Sequence[PlayerVideo]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """PSNR against the first video where all are paired and of one size, and how much every frame differs from the last."""
+def told(
+    places: Places, paths: Mapping[str, Path]
+) -> tuple[list[PlayerVideo], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The videos, their PSNR against the first where all are paired and of one size, and how much every frame differs from
+    the last.
+
+    Everything is asked of a video while it is held, so that each is decoded once; the first is held throughout.
+    """
+    first, videos = next(iter(paths.values())), []
+    likeness, change = {}, {}
+    for label, path in paths.items():
+        videos.append(described(places, path, label))
+        change[label] = _change(str(path), _stamp(path))
+        if _comparable(videos):
+            likeness[label] = _psnr(first, path)
     frames = min(video.frames for video in videos)
-    first, *others = paths
-    alike = len({(video.frames, video.height, video.width) for video in videos}) == 1 and pairing(videos) == "paired"
-    likeness = {label: _psnr(paths[first], paths[label]) for label in others} if alike else {}
-    return likeness, {label: _change(str(path), _stamp(path))[:frames] for label, path in paths.items()}
+    return videos, likeness if _comparable(videos) else {}, {label: each[:frames] for label, each in change.items()}
+
+
+def _comparable(videos: Sequence[PlayerVideo]) -> bool:
+    return len({(video.frames, video.height, video.width) for video in videos}) == 1 and pairing(videos) == "paired"
 
 
 def strips(likeness: Mapping[str, np.ndarray], change: Mapping[str, np.ndarray]) -> list[Strip]:
-    """The `numbers` as the player's strips."""
+    """The numbers that are `told`, as the player's strips."""
     first = next(iter(change))
     lines = {f"{label} against {first}": values for label, values in likeness.items()}
     found = [Strip(PSNR, UNITS[PSNR], lines, from_zero=False)] if lines else []
@@ -151,7 +162,9 @@ def _psnr(first: Path, second: Path) -> np.ndarray:
 def _psnr_of(first: str, first_stamp: int, second: str, second_stamp: int) -> np.ndarray:
     from analysis.metrics.appearance import psnr
 
-    return psnr(_read(first, first_stamp)[0], _read(second, second_stamp)[0])
+    # The first is asked for last: of the two that are held it stays when the next video comes.
+    other = _read(second, second_stamp)[0]
+    return psnr(_read(first, first_stamp)[0], other)
 
 
 @kept(st.cache_data, max_entries=64)
