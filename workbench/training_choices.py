@@ -20,6 +20,8 @@ from workbench.places import Places
 SAMPLES_SCHEMA = "pare-latents/1"
 STUDENT = "student"
 """Name of the folder that a training writes its student to, and of the one that a mask's student is cut to."""
+CUT = "pruned"
+"""What a student went through that no stage has trained yet."""
 SMALL = 100_000_000
 """Parameters of a model for which the paper's rates and steps, made for 14 billion, are of no use."""
 SUGGESTED: Mapping[str, Mapping[str, float]] = {
@@ -84,6 +86,19 @@ def samples_for(places: Places, model: str) -> dict[str, int]:
     return found
 
 
+def fit(stage: str, through: str) -> int:
+    """How far what a student went through is from what a stage begins with: 0 for stage I of a cut student, and so on.
+
+    >>> [fit("width", through) for through in ("pruned", "pruned, width", "pruned, width, joint, steps")]
+    [0, 1, 3]
+    >>> [fit("steps", through) for through in ("whole", "pruned, width, joint")]
+    [2, 0]
+    """
+    order = ("width", "joint", "steps")
+    last = through.split(", ")[-1]
+    return abs(order.index(stage) - (1 + order.index(last) if last in order else 0))
+
+
 def students_for(places: Places, geometry: Geometry) -> dict[str, str]:
     """Name → what it went through, of the pruned or trained students of a model of this geometry."""
     found = {}
@@ -97,7 +112,7 @@ def students_for(places: Places, geometry: Geometry) -> dict[str, str]:
         except (InputError, KeyError, TypeError):
             continue
         stages = [str(stage.get("stage")) for stage in (config.get("pruning") or {}).get("training", [])]
-        cut = ["pruned"] if students.counts(config) else []
+        cut = [CUT] if students.counts(config) else []
         found[name] = ", ".join(cut + stages) or "whole"
     return found
 

@@ -120,6 +120,16 @@ def test_every_stage_starts_as_the_form_says(open_page, folder, workspace):
     assert "--validate-every" in typed and "--student" in typed
 
 
+@pytest.mark.parametrize(("stage", "first"), [("width", "pruned"), ("joint", "c"), ("steps", "b")])
+def test_a_stage_begins_with_a_student_of_the_one_before(open_page, folder, stage, first):
+    for name, trained in (("a", ["width", "joint", "steps"]), ("b", ["width", "joint"]), ("c", ["width"])):
+        make_student(folder / name, pruning={"training": [{"stage": each} for each in trained]})
+    test = alive(open_page(PAGE, folder))
+    test = alive(test.radio(key="train_stage").set_value(stage).run())
+    chosen = test.selectbox(key=f"train_student_{stage}")
+    assert len(chosen.options) >= 4 and chosen.value == f"mine/{first}"
+
+
 def test_what_cannot_fit_is_refused_with_its_knob(open_page, folder, monkeypatch):
     monkeypatch.setattr("workbench.pages.train_work.memory_free", lambda device: 2**20)
     test = open_page(PAGE, folder)

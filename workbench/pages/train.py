@@ -212,7 +212,7 @@ def _encode(places: Places, found: Mapping[str, str], *, open_first: bool) -> No
     with st.expander("Encode samples", expanded=open_first and not samples_of_model(places, model)):
         number, folder = st.columns([2, 3])
         drawn = model == "demo" or model == str(DEMO)
-        most = int(number.number_input("Samples at most", 1, 10**7, 512 if drawn else 1000, key="train_samples"))
+        most = int(number.number_input("Samples at most", 1, 10**7, DRAWN if drawn else 1000, key="train_samples"))
         videos = folder.text_input(
             "Folder of videos with captions",
             key="train_videos",

@@ -14,7 +14,7 @@ from workbench.pages.data import LOOK_SECONDS
 from workbench.pages.kept import kept
 from workbench.pages.train_work import masks_of
 from workbench.places import Places
-from workbench.training_choices import Wanted, is_small, samples_for, students_for, suggested
+from workbench.training_choices import CUT, Wanted, fit, is_small, samples_for, students_for, suggested
 
 STAGE_WORDS = {
     "width": "I · width",
@@ -77,8 +77,10 @@ def choose_training(places: Places, teachers: dict[str, str], run: Run | None) -
 def _student(places: Places, model: str, stage: str) -> tuple[str | None, str | None]:
     """(student, mask): a name, None for the teacher's weights, "" where there is nothing to choose."""
     students, masks = students_of_model(places, model), {} if stage == "steps" else masks_of(places, model)
-    words = {name: f"{_last(name)} · {through}" for name, through in students.items()}
-    words |= {name: f"cut first by {name}" for name in masks}
+    # What the stage is made for comes first, and is what the form begins with: a mask is as good as a student cut by it.
+    ways = [(fit(stage, through), name, f"{_last(name)} · {through}") for name, through in students.items()]
+    ways += [(fit(stage, CUT), name, f"cut first by {name}") for name in masks]
+    words = {name: shown for _, name, shown in sorted(ways, key=lambda way: way[0])}
     if stage == "joint":
         words[WHOLE] = WHOLE
     if not words:
