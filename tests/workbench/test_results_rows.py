@@ -13,7 +13,7 @@ from pare.errors import InputError
 from pare.geometry import DEMO, read_geometry
 from workbench.demo.results import answers, page, progress, rows, store, tables
 from workbench.demo.results.__main__ import rows_of
-from workbench.demo.results.answers import QUESTIONS, Question, answer, bars, decide, losses
+from workbench.demo.results.answers import QUESTIONS, Question, answer, bars, changes, decide, is_clear
 from workbench.demo.results.effort import Effort, plan_lines
 from workbench.demo.results.measured import Results
 from workbench.demo.results.page import BLOCKS, NOT_YET, PAGE, write_page
@@ -178,13 +178,18 @@ def test_bars_are_met_or_missed_in_points():
     assert {bar.score: bar.met for bar in four}["colour"]
 
 
+def clear(found: Results) -> set[tuple[str, str]]:
+    by_score = changes(row("pare"), found)
+    return {(score, where) for score, all_of in by_score.items() for where, one in all_of.items() if is_clear(one)}
+
+
 def test_what_is_lost_is_named_with_the_prompts_it_is_lost_in():
     fast = np.array([PROMPTS[n % 4].endswith("fast") for n in range(40)])
-    lost = losses(row("pare"), results_of(pare=[{"speed": np.where(fast, 0, 1)}]))
-    assert {(score, where) for score, where, _ in lost} == {("speed", "all"), ("speed", "fast")}
-    slower = losses(row("pare"), results_of(pare=[{"flow_magnitude": 0.5 + NOISE}]))
-    assert {score for score, _, _ in slower} == {"flow_magnitude"}
-    assert losses(row("pare"), results_of(pare=[{}])) == []
+    lost = results_of(pare=[{"speed": np.where(fast, 0, 1)}])
+    assert clear(lost) == {("speed", "all"), ("speed", "fast")}
+    assert changes(row("pare"), lost)["speed"]["fast"].difference == -100
+    assert {score for score, _ in clear(results_of(pare=[{"flow_magnitude": 0.5 + NOISE}]))} == {"flow_magnitude"}
+    assert clear(results_of(pare=[{}])) == set()
 
 
 def test_differences_are_paired_over_prompts_of_the_same_seed():
@@ -215,7 +220,11 @@ def test_tables_hold_what_is_measured_and_name_what_is_not(demo):
     assert "49%" in costs and "Seconds are not measured yet" in costs
     told = tables.answers_text(every, found)
     assert told.count("Not measured") == len(QUESTIONS)
-    assert "nothing clearly" in tables.losses_text(every, found)
+    lost = tables.losses_text(every, found)
+    assert lost.startswith("| row | score | all prompts | ") and "still (10)" in lost and "**" not in lost
+    assert len(lost.splitlines()) == 2 + 6, "every score of the one row, whether it changed or not"
+    worse = scored("pare", **(SEEN | {"digit": np.zeros(40)}))
+    assert "**−100.0 [−100.0, −100.0]**" in tables.losses_text(every, Results(scores | {pare.evaluation(0): worse}))
     assert tables.bars_text(every, Results({TEACHER: scores[TEACHER]})) == NOT_YET
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from analysis.paired import Difference
 from workbench.demo.results.measured import ORACLE, Results
 from workbench.demo.results.rows import Row
@@ -157,18 +159,30 @@ def in_points(found: Difference) -> Difference:
     return Difference(found.n, found.prompts, *(100 * each for each in numbers))
 
 
-def losses(row: Row, results: Results) -> list[tuple[str, str, Difference]]:
-    """What a row clearly loses against the teacher: (score, speed asked for or all, difference), the interval below zero.
+def changes(row: Row, results: Results) -> dict[str, dict[str, Difference]]:
+    """Score → speed asked for, or all → a row's difference to the teacher, where there is one.
 
-    Scores of the oracle in points, in all prompts and by the speed that the prompt asks for; motion in px/frame, where
-    clearly more counts as much as clearly less.
+    Scores of the oracle in points, motion in px/frame; in all prompts and by the speed that the prompt asks for.
     """
-    everywhere = {"all": None, **results.speeds()}
-    found = []
+    found: dict[str, dict[str, Difference]] = {}
     for score in (*ORACLE, "flow_magnitude"):
-        for where, prompts in everywhere.items():
-            change = results.to_teacher(row, score, prompts)
-            change = change if score == "flow_magnitude" else in_points(change)
-            if change.n and (change.high < 0 or (score == "flow_magnitude" and change.low > 0)):
-                found.append((score, where, change))
+        by_speed = {where: results.to_teacher(row, score, prompts) for where, prompts in _speeds(results).items()}
+        found[score] = {
+            where: change if score == "flow_magnitude" else in_points(change)
+            for where, change in by_speed.items()
+            if change.n
+        }
     return found
+
+
+def _speeds(results: Results) -> dict[str, np.ndarray | None]:
+    return {"all": None, **results.speeds()}
+
+
+def is_clear(change: Difference) -> bool:
+    """Whether the interval leaves zero out.
+
+    >>> [is_clear(Difference(4, 4, 0.5, 0.5, 0.0, low, high)) for low, high in ((-1.0, 1.0), (-2.0, -1.0), (0.0, 1.0))]
+    [False, True, False]
+    """
+    return change.low > 0 or change.high < 0

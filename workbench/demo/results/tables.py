@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from analysis.paired import Difference, Mean
-from workbench.demo.results.answers import QUESTIONS, WORDS, Verdict, answer, bars, in_points, losses
+from workbench.demo.results.answers import QUESTIONS, WORDS, Verdict, answer, bars, changes, in_points, is_clear
 from workbench.demo.results.effort import Cost
 from workbench.demo.results.measured import ORACLE, Results
 from workbench.demo.results.page import NOT_YET
@@ -159,21 +159,24 @@ def _evidence(verdict: Verdict) -> str:
 
 
 def losses_text(rows: Sequence[Row], results: Results) -> str:
-    """What every main row, and those of longer training, clearly lost, and in which prompts."""
+    """What every main row, and those of longer training, lost or gained: in all prompts, and by the speed they ask for."""
+    shown = [row for row in measured(rows, results) if row.group in ("main", "longer")]
+    if not shown:
+        return NOT_YET
+    speeds = results.speeds()
     lines = []
-    for row in measured(rows, results):
-        if row.group not in ("main", "longer"):
-            continue
-        found = losses(row, results)
-        for score, where, lost in found:
-            digits = 3 if score == "flow_magnitude" else 1
-            unit = "px/frame" if score == "flow_magnitude" else "points"
-            name = "motion" if score == "flow_magnitude" else score
-            cell = f"{number(lost.difference, digits, sign=True)}{interval(lost, digits, sign=True)} {unit}"
-            lines.append([row.title, name, where, cell, str(lost.n)])
-        if not found:
-            lines.append([row.title, "nothing clearly", NONE, NONE, NONE])
-    return grid(["row", "score", "prompts", "to the teacher", "n"], lines) if lines else NOT_YET
+    for row in shown:
+        for score, found in changes(row, results).items():
+            digits, name = (3, "motion, px/frame") if score == "flow_magnitude" else (1, f"{score}, points")
+            lines.append([row.title, name, *(_change(found.get(where), digits) for where in ("all", *speeds))])
+    return grid(["row", "score", "all prompts", *(f"{where} ({int(n.sum())})" for where, n in speeds.items())], lines)
+
+
+def _change(found: Difference | None, digits: int) -> str:
+    if found is None:
+        return NONE
+    cell = f"{number(found.difference, digits, sign=True)}{interval(found, digits, sign=True)}"
+    return f"**{cell}**" if is_clear(found) else cell
 
 
 def _trainings(row: Row, results: Results) -> str:
