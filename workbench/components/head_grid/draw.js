@@ -1,4 +1,4 @@
-// Drawing on canvases: everything is a function of (context, layout, state, theme).
+// Drawing on canvases: everything is a function of (context, layout, state, theme); the grid's cells come from their own layer.
 
 const BINS = 50;
 export const PLOT = { left: 42, right: 22, top: 50, bottom: 60, height: 232 };

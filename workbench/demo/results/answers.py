@@ -164,19 +164,16 @@ def changes(row: Row, results: Results) -> dict[str, dict[str, Difference]]:
 
     Scores of the oracle in points, motion in px/frame; in all prompts and by the speed that the prompt asks for.
     """
+    everywhere: dict[str, np.ndarray | None] = {"all": None, **results.speeds()}
     found: dict[str, dict[str, Difference]] = {}
     for score in (*ORACLE, "flow_magnitude"):
-        by_speed = {where: results.to_teacher(row, score, prompts) for where, prompts in _speeds(results).items()}
+        by_speed = {where: results.to_teacher(row, score, prompts) for where, prompts in everywhere.items()}
         found[score] = {
             where: change if score == "flow_magnitude" else in_points(change)
             for where, change in by_speed.items()
             if change.n
         }
     return found
-
-
-def _speeds(results: Results) -> dict[str, np.ndarray | None]:
-    return {"all": None, **results.speeds()}
 
 
 def is_clear(change: Difference) -> bool:
