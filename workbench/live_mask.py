@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.head_scores import HeadScores
 from analysis.importance import mean_ratio
@@ -22,12 +21,12 @@ TITLES = {"parameters": "Parameters", "block_parameters": "in blocks", "flops": 
 class LiveMask:
     """What decides a mask but for p, α and the thresholds.
 
-    `table` has one row per head (row = block · heads + head): `score`, comparable across blocks where heads are
+    `columns` have one row per head (row = block · heads + head): `score`, comparable across blocks where heads are
     allocated so, `cross`, that of the cross-attention head, and `ratio` r over all samples and steps, absent in a run
     without ratios. `floor` is K_min, `multiple` what neurons are aligned to; `costs` are `unit_costs` with titles.
     """
 
-    table: pd.DataFrame
+    columns: dict[str, np.ndarray]
     blocks: int
     heads: int
     floor: int
@@ -68,7 +67,7 @@ def live_mask(run: Run, settings: MaskSettings, scores: HeadScores) -> LiveMask 
     floor = default_min_heads(geometry.heads) if settings.min_heads is None else settings.min_heads
     multiple = min(neuron_multiple(geometry.ffn), geometry.ffn)
     return LiveMask(
-        table=pd.DataFrame(columns),
+        columns=columns,
         blocks=geometry.blocks,
         heads=geometry.heads,
         floor=floor,

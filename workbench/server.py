@@ -53,8 +53,8 @@ CONFIG = {
 
 def video_address(places: Places, path: Path) -> str | None:
     """The address under which this server plays an existing video, or None where it does not (see ROUTES_VARIABLE)."""
-    name = places.name_of(path)
-    return f"{VIDEO_ROUTE}/{quote(name)}" if name and os.environ.get(ROUTES_VARIABLE) else None
+    name = places.name_of(path) if os.environ.get(ROUTES_VARIABLE) else None
+    return f"{VIDEO_ROUTE}/{quote(name)}" if name else None
 
 
 def plotly_address() -> str | None:

@@ -135,7 +135,7 @@ def ablate(page: Page, shot: Shot) -> None:
     """The same prompt and seed without the pinned head, beside the teacher's video."""
     page.get_by_role("button", name="Ablate this head").click()
     # The job shows itself while it runs.
-    expect(page.get_by_role("heading", name=f"Without block {BLOCK}, head {HEAD}")).to_be_visible()
+    expect(page.locator(".st-key-head_card").get_by_text(f"without block {BLOCK}, head {HEAD}")).to_be_visible()
     player = page.locator(".st-key-ablation_player .player")
     plays(player, ("dense", f"without block {BLOCK}, head {HEAD}"))
     settled(page)

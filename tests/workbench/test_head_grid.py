@@ -73,7 +73,7 @@ def test_heads_land_in_their_cells_whatever_the_order_of_rows():
     np.testing.assert_array_equal(cells["ratio"], np.float32([np.nan, 0.5, np.nan, 0.1, np.nan, 0.9]))
     assert cells["removed"].tolist() == [0, 0, 0, 0, 0, 1]
     assert cells["flags"].tolist() == [0, 2, 0, 1, 0, 0]
-    assert [str(dtype) for dtype in cells.dtypes] == ["float32", "int8", "int8"]
+    assert [str(column.dtype) for column in cells.values()] == ["float32", "int8", "int8"]
 
 
 @pytest.mark.parametrize(

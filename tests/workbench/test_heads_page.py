@@ -127,7 +127,11 @@ def test_ablating_a_head_asks_for_the_same_prompt_and_seed_with_it_and_without(o
         assert dense[name] == masked[name]
     mask = masks.load(masked["mask"])
     assert np.argwhere(~mask.self_heads).tolist() == [[3, 7]] and mask.cross_heads.all() and mask.neurons.all()
-    assert "Without block 3, head 7" in words(test) and "ablate_head" not in [button.key for button in test.button]
+    # Progress stands below the button that is gone, where each job can be cancelled.
+    assert "without block 3, head 7" in words(test) and "ablate_head" not in [button.key for button in test.button]
+    assert [button.key for button in test.button if button.key.startswith("cancel-ablate_head")] == [
+        f"cancel-ablate_head-{job.id}" for job in sorted(jobs, key=lambda job: "mask" in job.arguments)
+    ]
     # Another head needs only its own half.
     other = alive(open_page(PAGE, PROJECT / "data" / "runs", run="runs/demo", block="2", head="1"))
     alive(other.button(key="ablate_head").click().run())
@@ -147,7 +151,7 @@ def test_the_steps_of_an_ablation_are_chosen_beside_it_and_come_back(open_page, 
     # Another session, such as after a reload, shows what was asked for last.
     again = alive(open_page(PAGE, PROJECT / "data" / "runs", **page))
     assert again.number_input(key="ablate_head_steps").value == 2
-    assert "Without block 3, head 7" in words(again)
+    assert "without block 3, head 7" in words(again)
 
 
 def test_a_model_that_is_not_here_cannot_be_ablated(at):

@@ -78,6 +78,10 @@ def _steps_key(key: str) -> str:
     return f"{key}_steps"
 
 
+def _problem_key(key: str) -> str:
+    return f"{key}_problem"
+
+
 def _last_steps(run: Run, places: Places, ablation: Ablation) -> int | None:
     """The steps of the last ablation of these heads, whatever its prompt, so that it shows again after a reload."""
     if not (places.workspace / "jobs.sqlite3").is_file():
@@ -103,12 +107,12 @@ def start(run: Run, places: Places, ablation: Ablation) -> None:
         jobs_of(places).submit("generate", arguments)
 
 
-def start_or_say(run: Run, places: Places, ablation: Ablation) -> None:
-    """What the button does: a reason why not shows once on the page that follows."""
+def start_or_say(run: Run, places: Places, ablation: Ablation, key: str) -> None:
+    """What the button `key` does: a reason why not shows once below it."""
     try:
         start(run, places, ablation)
     except InputError as error:
-        st.session_state["ablation_problem"] = plain(error)
+        st.session_state[_problem_key(key)] = plain(error)
 
 
 def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: str) -> str | None:
@@ -124,84 +128,90 @@ def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: s
             icon=":material/visibility_off:",
             help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without them.",
             on_click=start_or_say,
-            args=(run, places, ablation),
+            args=(run, places, ablation, key),
         )
     st.number_input("Steps", 1, MOST_STEPS, ablation.preview.steps, key=_steps_key(key), width=STEPS_WIDTH)
     if not lacking:
-        active = any(job is not None and job.active for job in _found(run, places, [ablation]))
-        return (
-            "Being generated: progress shows below the videos." if active else "Generated: it shows below the videos."
-        )
+        there = not any(job is not None and job.active for job in _found(run, places, ablation))
+        return "Generated: it shows below the videos." if there else None
     cost = work.preview_cost(places, run, ablation.preview.steps, len(lacking), model=ablation.model)
     return plain(f"{label}: {cost}")
 
 
-def show_ablations(run: Run, places: Places, ablations: Sequence[Ablation], selection: Selection) -> None:
-    """Progress of the jobs of these ablations, then the dense video beside those that are there; nothing before any."""
-    if problem := st.session_state.pop("ablation_problem", None):
+def show_jobs(run: Run, places: Places, ablation: Ablation, key: str) -> None:
+    """Progress of the jobs that were asked for by the button `key`, or how they ended without a video; the page runs again
+    once they have.
+    """
+    if problem := st.session_state.pop(_problem_key(key), None):
         st.error(problem, icon=":material/error:")
-    asked = [each for each in ablations if work.find(places, "generate", each.jobs(run, places)[1]) is not None]
-    if not asked:
+    if work.find(places, "generate", ablation.jobs(run, places)[1]) is None:
         return
-    active = any(job is not None and job.active for job in _found(run, places, asked))
+    active = any(job is not None and job.active for job in _found(run, places, ablation))
 
     def watch() -> None:
         with guard("ablation"):
-            now = _found(run, places, asked)
-            if active and not any(job is not None and job.active for job in now):
+            found = _found(run, places, ablation)
+            if active and not any(job is not None and job.active for job in found):
                 st.rerun()
-            _show(run, places, asked, selection)
+            for name, job in zip(("dense", f"without {ablation.words}"), found, strict=True):
+                if job is not None and _video(places, job) is None:
+                    _show_job(places, job, name, key)
 
     st.fragment(watch, run_every=POLL_SECONDS if active else None)()
 
 
-def _show(run: Run, places: Places, asked: Sequence[Ablation], selection: Selection) -> None:
-    st.header(plain(f"Without {' and '.join(each.words for each in asked)}"), anchor=False)
-    jobs, videos = jobs_of(places), {}
-    for ablation in asked:
-        for name, arguments in zip(("dense", f"without {ablation.words}"), ablation.jobs(run, places), strict=True):
-            job = work.find(places, "generate", arguments)
-            path = work.artefact(jobs, job, ".mp4")
-            if path is not None:
-                videos[name] = path
-            elif job is not None:
-                _show_job(places, job, name)
-    if len(videos) > 1:
-        show_player(places, videos, selection, geometry=run.geometry, tallest=230, key="ablation_player")
-        last = asked[-1]
-        command = command_line(
-            "generate",
-            short_path(Path(last.model)) if Path(last.model).is_absolute() else last.model,
-            prompt=last.preview.prompt,
-            seed=last.preview.seed,
-            steps=last.preview.steps,
-            mask=short_path(last.mask_path(run, places)),
-            out="masked.mp4",
-        )
-        with st.container(horizontal=True):
-            copy_button("Copy as command line", command, key="copy_ablation_command")
-            pair = [videos.get(name) for name in ("dense", f"without {last.words}")]
-            if pair[0] is not None and pair[1] is not None:
-                compare_link(places, selection, "videos", pair[0], pair[1], "Measure how they differ")
+def show_ablations(run: Run, places: Places, ablations: Sequence[Ablation], selection: Selection) -> None:
+    """The dense video beside those of these ablations that are there; nothing before any."""
+    videos: dict[str, Path] = {}
+    shown = []
+    for ablation in ablations:
+        dense, without = (_video(places, job) for job in _found(run, places, ablation))
+        if dense is not None and without is not None:
+            # Two ablations may have been generated with other steps each, so from another dense video.
+            same = dense == videos.setdefault("dense", dense)
+            videos |= {f"without {ablation.words}": without}
+            videos |= {} if same else {f"dense, {ablation.preview.steps} steps": dense}
+            shown.append((ablation, dense, without))
+    if not shown:
+        return
+    st.header(plain(f"Without {' and '.join(each.words for each, *_ in shown)}"), anchor=False)
+    show_player(places, videos, selection, geometry=run.geometry, tallest=230, key="ablation_player")
+    last, dense, without = shown[-1]
+    command = command_line(
+        "generate",
+        short_path(Path(last.model)) if Path(last.model).is_absolute() else last.model,
+        prompt=last.preview.prompt,
+        seed=last.preview.seed,
+        steps=last.preview.steps,
+        mask=short_path(last.mask_path(run, places)),
+        out="masked.mp4",
+    )
+    with st.container(horizontal=True):
+        copy_button("Copy as command line", command, key="copy_ablation_command")
+        compare_link(places, selection, "videos", dense, without, "Measure how they differ")
 
 
-def _show_job(places: Places, job: Job, name: str) -> None:
+def _show_job(places: Places, job: Job, name: str, key: str) -> None:
     st.caption(plain(name))
     show_progress(job)
     if job.active:
         st.button(
             "Cancel",
-            key=f"cancel-ablation-{job.id}",
+            key=f"cancel-{key}-{job.id}",
             on_click=cancel,
             args=(jobs_of(places), job.id),
             disabled=job.state is State.CANCELLING,
         )
 
 
-def _found(run: Run, places: Places, asked: Sequence[Ablation]) -> list[Job | None]:
-    return [work.find(places, "generate", arguments) for each in asked for arguments in each.jobs(run, places)]
+def _found(run: Run, places: Places, ablation: Ablation) -> list[Job | None]:
+    return [work.find(places, "generate", arguments) for arguments in ablation.jobs(run, places)]
+
+
+def _video(places: Places, job: Job | None) -> Path | None:
+    return None if job is None else work.artefact(jobs_of(places), job, ".mp4")
 
 
 def _settled(places: Places, job: Job | None) -> bool:
     """Whether a job is at work, or done with its video still there."""
-    return job is not None and (job.active or work.artefact(jobs_of(places), job, ".mp4") is not None)
+    return job is not None and (job.active or _video(places, job) is not None)

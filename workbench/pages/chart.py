@@ -1,6 +1,6 @@
 """A chart on a page, and the way out of the page for it: PNG, SVG, CSV, and the Python and the command that make it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -87,21 +87,28 @@ def take_out(
     python: str,
     command: str | None,
     name: str,
-    label: str = "Take out",
 ) -> None:
-    """The "Take out" of a chart, alone: what a map drawn by a component of ours shows beside it (see `show_chart`).
+    """The "Take out" of a chart, alone: what a map drawn by a component of ours shows beside it (see `show_chart`)."""
+    take_out_each({"Take out": Chart(figure, key, alt, table, python, command, name)})
 
-    Where two of them stand together, `label` says of what. Nothing is made before it is opened; opening it reruns
-    nothing else of the page.
+
+def take_out_each(charts: Mapping[str, Chart]) -> None:
+    """The "Take out" of charts that stand together, by their labels.
+
+    Nothing is made before one is opened; opening it reruns nothing else of the page.
     """
-    chart = Chart(figure, key, alt, table, python, command, name)
 
     def show() -> None:
-        with st.container(key=f"corner_{key}", horizontal=True, horizontal_alignment="right"):
-            opened = st.popover(label, type="tertiary", key=f"take_out_{key}", on_change="rerun")
-        if opened.open:
-            with opened, guard("take out"):
-                show_ways(chart)
+        first = next(iter(charts.values()))
+        with st.container(key=f"corner_{first.key}", horizontal=True, horizontal_alignment="right"):
+            opened = [
+                (chart, st.popover(label, type="tertiary", key=f"take_out_{chart.key}", on_change="rerun"))
+                for label, chart in charts.items()
+            ]
+        for chart, popover in opened:
+            if popover.open:
+                with popover, guard("take out"):
+                    show_ways(chart)
 
     st.fragment(show)()
 

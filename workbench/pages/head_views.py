@@ -18,7 +18,7 @@ from analysis.thresholds import suggest_thresholds
 from workbench import recipes
 from workbench.components.head_grid.cells import by_ratio
 from workbench.components.head_grid.component import head_grid
-from workbench.pages.chart import take_out
+from workbench.pages.chart import Chart, take_out_each
 from workbench.pages.grid_frame import grid_frame
 from workbench.pages.pinned_part import choose_pinned
 from workbench.pages.prune_settings import MASK_LINK
@@ -107,7 +107,7 @@ def show_grid(
         def table() -> pd.DataFrame:
             return head_table(cells, **thresholds, marks=marks)
 
-        take_out(
+        grid = Chart(
             lambda: figure_of_heads(table(), **thresholds),
             key="head_grid",
             alt="Role of every self-attention head by block.",
@@ -115,9 +115,8 @@ def show_grid(
             python=recipes.head_grid(run, selection),
             command=command,
             name=f"{run.folder.name}-heads",
-            label="Take out grid",
         )
-        take_out(
+        histogram = Chart(
             lambda: ratio_histogram(ratio, **thresholds, uniform=run.uniform),
             key="ratio_histogram",
             alt="Histogram of the intra-slice ratios of all heads, with both thresholds.",
@@ -125,8 +124,8 @@ def show_grid(
             python=recipes.ratio_histogram(run, selection),
             command=command,
             name=f"{run.folder.name}-ratios",
-            label="Take out histogram",
         )
+        take_out_each({"Take out grid": grid, "Take out histogram": histogram})
 
 
 def roles_command(run: Run, selection: Selection) -> str:

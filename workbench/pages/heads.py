@@ -15,7 +15,7 @@ from pare.errors import InputError
 from workbench import recipes
 from workbench.components.copy_button.component import copy_button
 from workbench.pages import data, head_data
-from workbench.pages.ablation import Ablation, ablation_of, show_ablations, show_button
+from workbench.pages.ablation import Ablation, ablation_of, show_ablations, show_button, show_jobs
 from workbench.pages.chart import show_chart
 from workbench.pages.drawn import drawn
 from workbench.pages.generate_panel import show_generate_panel
@@ -202,11 +202,13 @@ def show_page(shell: Shell) -> None:
                 return
             with guard("head card"), st.container(key="head_card"):
                 show_head_card(run, places, scores, marks, now, cell, linked=clips is not None)
+                ablation = ablation_of_head(now, cell)
                 with st.container(horizontal=True, vertical_alignment="bottom"):
-                    cost = show_button(run, places, ablation_of_head(now, cell), "Ablate this head", "ablate_head")
+                    cost = show_button(run, places, ablation, "Ablate this head", "ablate_head")
                     show_pick(now, cell)
                 if cost is not None:
                     st.caption(cost)
+                show_jobs(run, places, ablation, "ablate_head")
 
         def show_without(now: Selection) -> None:
             cell = cell_of(now)
@@ -250,6 +252,7 @@ def show_page(shell: Shell) -> None:
                         cost = show_button(run, places, of_set[0], "Ablate these heads", "ablate_set")
                     if cost is not None:
                         st.caption(cost)
+                    show_jobs(run, places, of_set[0], "ablate_set")
             with guard("generate"), st.container(border=True):
                 show_generate_panel(places)
         show_roles(run, cells, selection)

@@ -167,14 +167,19 @@ def jobs_badge(places: Places, *, poll: bool) -> None:
     """ "N running" in the sidebar, kept up to date while something is active."""
     count = active_jobs(places)
 
-    def badge() -> None:
-        now = active_jobs(places)
-        if now:
-            st.badge(f"{now} job{'s' if now > 1 else ''} running", icon=":material/hourglass_top:")
-        elif count:
-            st.rerun()
+    def show(now: int) -> None:
+        st.badge(f"{now} job{'s' if now > 1 else ''} running", icon=":material/hourglass_top:")
 
-    st.fragment(badge, run_every=2.0 if poll and count else None)()
+    def watch() -> None:
+        now = active_jobs(places)
+        if not now:
+            st.rerun()
+        show(now)
+
+    if count and poll:
+        st.fragment(watch, run_every=2.0)()
+    elif count:
+        show(count)
 
 
 def bind(key: str, value: Any, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

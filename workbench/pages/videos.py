@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,11 @@ def show_player(
         key=key,
         on_change=lambda frame: choose(video_frame=frame),
     )
-    table = frame_table(likeness, change)
     take_out(
-        lambda: lines_by_frame(table),
+        lambda: lines_by_frame(frame_table(likeness, change)),
         key=key,
         alt=f"{'PSNR and change' if likeness else 'Change'} of every video frame of {', '.join(paths)}.",
-        table=table,
+        table=lambda: frame_table(likeness, change),
         python=video_recipes.lines_by_frame(paths, paired=bool(likeness)),
         command=video_recipes.compare_commands(paths),
         name=f"{key.replace('_', '-')}-by-frame",
@@ -71,43 +71,51 @@ def described(places: Places, path: Path, label: str) -> PlayerVideo:
 
     Raises `InputError` for one outside of the places, wherever its name came from.
     """
-    if places.name_of(path) is None:
+    # Outside of the places nothing is read.
+    address = address_of(places, path)
+    return replace(_facts(str(path), _stamp(path)), address=address, label=label)
+
+
+def address_of(places: Places, path: Path) -> str:
+    """The address under which a page plays a video. Raises `InputError` as `described` does."""
+    address = video_address(places, path)
+    if address is None and places.name_of(path) is None:
         raise InputError(
             "video",
             got=f"{path.name}, which lies elsewhere",
             expected="one in the workspace, data/ or a folder named at start",
             fix="pare app FOLDER opens another folder",
         )
-    facts = _facts(str(path), _stamp(path))
-    settings = facts["about"].get("settings") or {}
-    seed = facts["about"].get("seed", settings.get("seed"))
-    return PlayerVideo(
-        address=video_address(places, path) or _inline(path),
-        label=label,
-        frames=facts["frames"],
-        fps=facts["fps"],
-        width=facts["width"],
-        height=facts["height"],
-        prompt=facts["about"].get("prompt"),
-        seed=seed if isinstance(seed, int) else None,
-    )
+    return address or _inline(path)
 
 
 def told(
     places: Places, paths: Mapping[str, Path]
 ) -> tuple[list[PlayerVideo], dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The videos, their PSNR against the first where all are paired and of one size, and how much every frame differs from
-    the last.
+    the last. Raises `InputError` as `described` does.
+    """
+    addresses = [address_of(places, path) for path in paths.values()]
+    files = {label: str(path) for label, path in paths.items()}
+    videos, likeness, change = _told(files, tuple(_stamp(path) for path in paths.values()))
+    return [replace(one, address=at) for one, at in zip(videos, addresses, strict=True)], likeness, change
+
+
+@kept(st.cache_data, max_entries=64)
+def _told(
+    paths: dict[str, str], stamps: tuple[int, ...]
+) -> tuple[list[PlayerVideo], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What is `told` of these files, without their addresses.
 
     Everything is asked of a video while it is held, so that each is decoded once; the first is held throughout.
     """
-    first, videos = next(iter(paths.values())), []
+    first, videos = (next(iter(paths.values())), stamps[0]), []
     likeness, change = {}, {}
-    for label, path in paths.items():
-        videos.append(described(places, path, label))
-        change[label] = _change(str(path), _stamp(path))
+    for (label, path), stamp in zip(paths.items(), stamps, strict=True):
+        videos.append(replace(_facts(path, stamp), label=label))
+        change[label] = _change(path, stamp)
         if _comparable(videos):
-            likeness[label] = _psnr(first, path)
+            likeness[label] = _psnr(*first, path, stamp)
     frames = min(video.frames for video in videos)
     return videos, likeness if _comparable(videos) else {}, {label: each[:frames] for label, each in change.items()}
 
@@ -140,10 +148,13 @@ def _inline(path: Path) -> str:
 
 
 @kept(st.cache_data, max_entries=64)
-def _facts(path: str, stamp: int) -> dict[str, Any]:
+def _facts(path: str, stamp: int) -> PlayerVideo:
+    """What a file says of itself, still without address and label."""
     frames, fps, about = _read(path, stamp)
     count, height, width, _ = frames.shape
-    return {"frames": count, "fps": fps, "width": width, "height": height, "about": about}
+    seed = about.get("seed", (about.get("settings") or {}).get("seed"))
+    prompt = about.get("prompt")
+    return PlayerVideo("", "", count, fps, width, height, prompt, seed if isinstance(seed, int) else None)
 
 
 @kept(st.cache_resource, max_entries=2)
@@ -154,12 +165,8 @@ def _read(path: str, stamp: int) -> tuple[np.ndarray, float, dict[str, Any]]:
     return read_video(path)
 
 
-def _psnr(first: Path, second: Path) -> np.ndarray:
-    return _psnr_of(str(first), _stamp(first), str(second), _stamp(second))
-
-
 @kept(st.cache_data, max_entries=64)
-def _psnr_of(first: str, first_stamp: int, second: str, second_stamp: int) -> np.ndarray:
+def _psnr(first: str, first_stamp: int, second: str, second_stamp: int) -> np.ndarray:
     from analysis.metrics.appearance import psnr
 
     # The first is asked for last: of the two that are held it stays when the next video comes.

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from workbench.components.columns import arrow
 from workbench.components.source import source
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from streamlit.components.v2.types import ComponentRenderer
 
 SCRIPTS = ("canvas.js", "cells.js", "block_map/draw.js", "block_map/block_map.js")
@@ -56,7 +58,7 @@ def block_map(
     _renderer()(
         key=key,
         data={
-            "cells": pd.DataFrame({"value": np.asarray(values, np.float32)[order].ravel()}),
+            "cells": arrow({"value": np.asarray(values, np.float32)[order].ravel()}),
             "byBlock": _marginal(by_block),
             "byStep": _marginal(by_step.iloc[order]),
             "blocks": blocks,
@@ -96,8 +98,8 @@ def marginal_limits(by_block: pd.DataFrame, by_step: pd.DataFrame, low: float) -
     return low, float(ends.max()) if len(ends) else low + 1.0
 
 
-def _marginal(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[["mean", "low", "high", "n"]].astype(np.float32).reset_index(drop=True)
+def _marginal(frame: pd.DataFrame) -> pa.Table:
+    return arrow({name: frame[name].to_numpy(np.float32) for name in ("mean", "low", "high", "n")})
 
 
 @cache

@@ -7,15 +7,16 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from analysis.figures.differences import DIVERGING, diverging_limit
 from analysis.roles import LETTERS, classify
 from analysis.run_difference import RunDifference
+from workbench.components.columns import arrow
 from workbench.components.head_grid.value import HeadGridValue, parse_value
 from workbench.components.source import source
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from streamlit.components.v2.types import ComponentRenderer
 
 SCRIPTS = ("canvas.js", "cells.js", "difference_grid/draw.js", "difference_grid/difference_grid.js")
@@ -66,7 +67,7 @@ def difference_grid(
     )
 
 
-def cells(found: RunDifference, thresholds: tuple[float, float] | None) -> pd.DataFrame:
+def cells(found: RunDifference, thresholds: tuple[float, float] | None) -> pa.Table:
     """One row per head in the order block · heads + head: means, B − A with its interval, n, roles (1 to 3) and absence."""
     roles = {"roleA": found.mean_a, "roleB": found.mean_b}
     codes = {name: np.zeros(mean.shape, np.int8) for name, mean in roles.items()}
@@ -81,7 +82,7 @@ def cells(found: RunDifference, thresholds: tuple[float, float] | None) -> pd.Da
     flags = {"clear": found.clear, "absentA": found.absent_a, "absentB": found.absent_b}
     columns: dict[str, Any] = {name: values.astype(np.float32) for name, values in numbers.items()}
     columns |= {"n": found.n.astype(np.int32), **codes} | {name: flag.astype(np.int8) for name, flag in flags.items()}
-    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+    return arrow({name: values.ravel() for name, values in columns.items()})
 
 
 def legend(found: RunDifference, roles: bool) -> str:

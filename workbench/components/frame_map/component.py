@@ -6,9 +6,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from pare.errors import InputError
+from workbench.components.columns import arrow
 from workbench.components.source import source
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def frame_map(
     _renderer()(
         key=key,
         data={
-            "cells": pd.DataFrame({"value": values.ravel()}),
+            "cells": arrow({"value": values.ravel()}),
             "frames": len(values),
             "high": float(finite.max()) if len(finite) else 1.0,
             "title": title,

@@ -1,5 +1,7 @@
 """From one row per head to the dense table that the browser draws."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -27,12 +29,12 @@ def grid_shape(frame: pd.DataFrame, blocks: int | None = None, heads: int | None
     return shape[0], shape[1]
 
 
-def dense_cells(frame: pd.DataFrame, blocks: int, heads: int) -> pd.DataFrame:
+def dense_cells(frame: pd.DataFrame, blocks: int, heads: int) -> dict[str, np.ndarray]:
     """Columns ratio (NaN = not captured), flags and removed (int8); row = block * heads + head.
 
     Raises InputError for indices outside the grid, a head that appears twice, or a ratio outside 0..1.
 
-    >>> dense_cells(pd.DataFrame({"block": [0], "head": [1], "ratio": [0.5]}), 1, 2).ratio.tolist()
+    >>> dense_cells(pd.DataFrame({"block": [0], "head": [1], "ratio": [0.5]}), 1, 2)["ratio"].tolist()
     [nan, 0.5]
     """
     rows = frame["block"].to_numpy(dtype=np.int64) * heads + frame["head"].to_numpy(dtype=np.int64)
@@ -48,7 +50,7 @@ def dense_cells(frame: pd.DataFrame, blocks: int, heads: int) -> pd.DataFrame:
     # Rounding in a sum of softmax weights may pass the ends by a little.
     if np.any((ratio < -1e-3) | (ratio > 1 + 1e-3)) or np.any(np.isinf(ratio)):
         raise _bad(f"ratios {np.nanmin(ratio):g} to {np.nanmax(ratio):g}", "intra-slice ratios in 0..1")
-    cells = pd.DataFrame({"ratio": ratio})
+    cells = {"ratio": ratio}
     for column in ("flags", "removed"):
         values = np.zeros(blocks * heads, dtype=np.int8)
         if column in frame:
@@ -90,11 +92,11 @@ def column_of(columns: np.ndarray, block: int, head: int) -> tuple[int, int] | N
     return block, int(np.flatnonzero(columns[block] == head)[0])
 
 
-def drawn_cells(cells: pd.DataFrame, columns: np.ndarray) -> pd.DataFrame:
+def drawn_cells(cells: Mapping[str, np.ndarray], columns: np.ndarray) -> dict[str, np.ndarray]:
     """`dense_cells` in the order of the columns, with the `name` (number) of the head in each."""
     blocks, heads = columns.shape
     rows = (np.arange(blocks)[:, None] * heads + columns).ravel()
-    return cells.iloc[rows].reset_index(drop=True).assign(name=columns.ravel().astype(np.int32))
+    return {name: values[rows] for name, values in cells.items()} | {"name": columns.ravel().astype(np.int32)}
 
 
 def _bad(got: str, expected: str) -> InputError:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.roles import check_thresholds
 from pare.errors import InputError
+from workbench.components.columns import arrow
 from workbench.components.head_grid.cells import as_drawn, column_of, dense_cells, drawn_cells, grid_shape
 from workbench.components.head_grid.value import HeadGridValue, parse_value, whole_message
 from workbench.components.source import source
@@ -105,7 +106,7 @@ def head_grid(
     result = _renderer()(
         key=key,
         data={
-            "cells": drawn_cells(dense_cells(frame, *shape), columns),
+            "cells": arrow(drawn_cells(dense_cells(frame, *shape), columns)),
             "blocks": shape[0],
             "heads": shape[1],
             "thresholds": [current.tau_s, current.tau_t],

@@ -8,9 +8,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from pare.errors import InputError
+from workbench.components.columns import arrow
 from workbench.components.source import source
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ def lanes(
     _renderer()(
         key=key,
         data={
-            "cells": pd.DataFrame(
-                {name: np.asarray(each, np.float32)[order].ravel() for name, each in columns.items()}
-            ),
+            "cells": arrow({name: np.asarray(each, np.float32)[order].ravel() for name, each in columns.items()}),
             "blocks": blocks,
             "timesteps": [float(shown.timesteps[step]) for step in order],
             "title": title,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
+from workbench.components.columns import arrow
 from workbench.components.mask_sliders.value import parse_mask
 from workbench.components.source import source
 from workbench.live_mask import LiveMask
@@ -60,8 +61,8 @@ def mask_sliders(
     _renderer()(
         key=key,
         data={
-            "table": live.table,
-            "columns": list(live.table.columns),
+            "table": arrow(live.columns),
+            "columns": list(live.columns),
             "blocks": live.blocks,
             "heads": live.heads,
             "floor": live.floor,

@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from workbench.components.columns import arrow
 from workbench.components.player.video import PlayerVideo, Strip, check_videos, pairing
 from workbench.components.source import source
 
@@ -78,7 +78,7 @@ def player(
                 {"name": one.name, "unit": one.unit, "lines": list(one.lines), "fromZero": one.from_zero}
                 for one in strips
             ],
-            "values": pd.DataFrame({f"line{i}": np.asarray(each[:frames], np.float32) for i, each in enumerate(lines)}),
+            "values": arrow({f"line{i}": np.asarray(each[:frames], np.float32) for i, each in enumerate(lines)}),
             "latent": None if latent is None else list(latent[:frames]),
             "link": link,
             "tallest": tallest,
