@@ -13,6 +13,9 @@ ROLE_NAMES = {"S": "spatial", "M": "mixed", "T": "temporal"}
 PART_COLORS = (("#7f7f7f", "solid"), ("#0072B2", "dash"), ("#009E73", "dot"), ("#CC79A7", "dashdot"))
 BRANCH_DASHES = ("solid", "dot", "dash")
 GUIDE = "rgba(128, 128, 128, 0.55)"
+AXIS = {"automargin": True, "title": {"standoff": 15}}
+TEMPLATE = {"layout": {"xaxis": AXIS, "yaxis": AXIS}}
+"""In place of plotly's own, whose colours are those of one page; it is most of what a small figure weighs."""
 Mark = dict[str, Any]
 
 
@@ -34,6 +37,7 @@ def make_figure(
     return go.Figure(
         data=list(traces),
         layout={
+            "template": TEMPLATE,
             "height": height,
             "margin": {"l": 52, "r": 34, "t": 10, "b": 42},
             "paper_bgcolor": "rgba(0,0,0,0)",
