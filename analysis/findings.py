@@ -13,6 +13,8 @@ LEVEL = 0.01
 """… and where heads dealt at random to the blocks do so less often than this."""
 SHUFFLES = 2000
 LEVEL_OF_CHANGE = 0.05
+FEW = 8
+"""Samples below which a bootstrap interval is clearly too narrow, and one that holds over all steps too wide to use."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,11 @@ def finding(
         changed = int(changing_heads(mean, error, tau_s, tau_t, samples).sum())
         verb = "changes" if changed == 1 else "change"
         certainty = " beyond the 95 % intervals" if samples > 1 else ""
-        parts.append(f"{changed or 'none'} of {int(seen.sum())} {verb} role with the timestep{certainty}")
+        if not changed and 1 < samples < FEW:
+            # Their intervals are so wide that none could.
+            parts.append("too few samples to tell which heads change role with the timestep")
+        else:
+            parts.append(f"{changed or 'none'} of {int(seen.sum())} {verb} role with the timestep{certainty}")
     return "; ".join(parts) + f". n\u00a0=\u00a0{samples}\u00a0sample{'s' if samples != 1 else ''}."
 
 
@@ -162,7 +168,7 @@ def _where(roles: dict[str, np.ndarray]) -> str:
             expected = found.heads * found.blocks / blocks
             return f"{name} heads concentrate in {place} ({found.inside} of {found.heads}, chance gives {expected:.2g})"
     counts = " and ".join(f"{total[name]} {name.lower()}" for name in ("Spatial", "Temporal"))
-    return f"{counts} heads, spread over the blocks no closer than chance"
+    return f"{counts} head{'s' if total['Temporal'] != 1 else ''}, spread over the blocks no closer than chance"
 
 
 def _shortest(per_block: np.ndarray, needed: int) -> tuple[int, int, int]:

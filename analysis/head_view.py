@@ -80,3 +80,23 @@ def over_timesteps(
         columns = {"branch": one, "timestep": timesteps, "mean": average(values, (0,)), "low": low, "high": high}
         frames.append(pd.DataFrame({**columns, "n": (~np.isnan(values)).sum(axis=0)}))
     return pd.concat(frames, ignore_index=True)
+
+
+def default_head(
+    ratio: np.ndarray, scores: np.ndarray | None, tau_t: float, block: int | None = None
+) -> tuple[int, int] | None:
+    """The head to show before one is pinned: the most important temporal one, else the most important; None if none.
+
+    With `block`, the one of that block.
+
+    >>> default_head(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[9.0, 1.0], [2.0, 3.0]]), tau_t=0.3)
+    (1, 0)
+    """
+    score = -ratio if scores is None else scores
+    here = np.ones(len(ratio), bool) if block is None else np.arange(len(ratio)) == block
+    for among in (here[:, None] & (ratio < tau_t), here[:, None] & ~np.isnan(ratio)):
+        if (among & ~np.isnan(score)).any():
+            best = np.where(among & ~np.isnan(score), score, -np.inf).argmax()
+            row, column = np.unravel_index(best, ratio.shape)
+            return int(row), int(column)
+    return None

@@ -47,10 +47,11 @@ def first_frame_sinks(share: np.ndarray, num_frames: int, excess: float = FIRST_
 
 @dataclass(frozen=True)
 class HeadMeans:
-    """A statistic of every head, averaged over a part of a run, and its standard error over samples [block, head]."""
+    """A statistic of every head, averaged over a part of a run, and its standard error over `samples` [block, head]."""
 
     mean: np.ndarray
     error: np.ndarray
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def head_marks(
         if name is None:
             return None
         cells = read_cells(run, name, sample=sample, branch=branch, steps=steps)
-        return HeadMeans(cells.by_head(), cells.error_by_head())
+        return HeadMeans(cells.by_head(), cells.error_by_head(), cells.samples)
 
     entropy, share = means("self/entropy_exact", "self/entropy"), means("self/first_frame_share")
     none = np.zeros((run.geometry.blocks, run.geometry.heads), bool)

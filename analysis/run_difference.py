@@ -19,6 +19,8 @@ from pare.errors import InputError
 LEVEL = 0.95
 NORMAL = 1.959964
 """Where 2.5 % of a normal distribution lie beyond."""
+ROUNDING = 1e-6
+"""Differences up to this share of the largest value come from single precision alone, and count as 0."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ def run_difference(
     the cells that both have; samples of one prompt are averaged, and B − A is the mean over prompts. The interval is a
     percentile bootstrap that redraws prompts with all their pairs (Efron, Tibshirani 1993, section 13.3). Runs without
     a common sample are compared by their means, each redrawn by itself. `branch`, `steps` and `sample` (indices of A)
-    choose a part. `read` gives the values of a run's samples [sample, …], for a caller that holds them. Raises
-    `InputError` for runs that do not belong together (`match_runs`), and for a statistic, branch
-    or step that one of them lacks.
+    choose a part. Differences within `ROUNDING` are 0. `read` gives the values of a run's samples [sample, …], for a caller
+    that holds them. Raises `InputError` for runs that do not belong together (`match_runs`), and for a statistic, branch or
+    step that one of them lacks.
 
     >>> from pare.geometry import DEMO
     >>> run = Run.open(DEMO.parent / "runs" / "demo-videos")
@@ -123,6 +125,9 @@ def run_difference(
         both = [_pair(of_a(row), of_b(row)) for row in range(len(pairs))]
         own_a, own_b, change, *missing = (np.stack(each) for each in zip(*both, strict=True))
         absent = tuple(np.asarray(each.all(axis=0)) for each in missing)
+        # A head that one run has nowhere still has the mean of the other; one that it has elsewhere has that of the pairs.
+        own_a = np.where(missing[1] & ~absent[1], np.nan, own_a)
+        own_b = np.where(missing[0] & ~absent[0], np.nan, own_b)
         prompts = [prompt_of(a, row) for row in rows_a]
         means_a, means_b, changes = (_by_prompt(each, prompts) for each in (own_a, own_b, change))
         low, high = _interval(bootstrap_means(changes, seed=seed), changes)
@@ -139,13 +144,19 @@ def run_difference(
         low, high = _interval(draws, means_a, means_b)
         n = np.minimum(*((~np.isnan(own)).sum(axis=0) for own in (own_a, own_b)))
         difference, count = average(means_b, (0,)) - average(means_a, (0,)), min(len(means_a), len(means_b))
+    mean_a, mean_b = average(means_a, (0,)), average(means_b, (0,))
+    largest = np.nanmax(np.abs([mean_a, mean_b]), initial=0.0)
+    same = np.abs(difference) <= ROUNDING * largest
+    difference, low, high = (
+        np.where(same & ~np.isnan(each), 0.0, each) for each in (difference, low, high)
+    )  # fmt: skip
     return RunDifference(
         statistic=statistic,
         paired=bool(pairs),
         prompts=count,
         n=n,
-        mean_a=average(means_a, (0,)),
-        mean_b=average(means_b, (0,)),
+        mean_a=mean_a,
+        mean_b=mean_b,
         difference=difference,
         low=low,
         high=high,
@@ -245,15 +256,18 @@ def _cells(
 
 
 def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of one pair's cells [step, branch, …]: means of A, of B and of B − A over what both have; where A and B have nothing."""
+    """Of one pair's cells [step, branch, …]: means of A, of B and of B − A over what both have; where A and B have nothing.
+
+    Where one of them has nothing, the other's mean is over all that it has.
+    """
     change = b - a
     if not np.isnan(change).any():
         none = np.zeros(a.shape[2:], bool)
         return a.mean(axis=(0, 1)), b.mean(axis=(0, 1)), change.mean(axis=(0, 1)), none, none
     there_a, there_b = ~np.isnan(a), ~np.isnan(b)
-    missing = [~there.any(axis=(0, 1)) for there in (there_a, there_b)]
-    a, b = (np.where(there_a & there_b, each, np.nan) for each in (a, b))
-    return average(a, (0, 1)), average(b, (0, 1)), average(change, (0, 1)), *missing
+    none_a, none_b = (~there.any(axis=(0, 1)) for there in (there_a, there_b))
+    a, b = np.where(there_b | none_b, a, np.nan), np.where(there_a | none_a, b, np.nan)
+    return average(a, (0, 1)), average(b, (0, 1)), average(change, (0, 1)), none_a, none_b
 
 
 def _by_prompt(values: np.ndarray, prompts: Sequence[tuple[str, str | None]]) -> np.ndarray:

@@ -60,7 +60,7 @@ def ranks(scores: Mapping[str, Scores], block: int, head: int) -> list[Rank]:
             # The same draws of samples as for all heads, which would take long for a large model.
             own = replace(each, values={"self": each.values["self"][..., block : block + 1, head : head + 1]})
             low, high = (float(end[0, 0]) for end in own.interval("self"))
-            found.append(Rank(name, float(values[block, head]), low, high, each.n, *places))
+            found.append(Rank(name, float(values[block, head]), low, high, own.scored, *places))
     return found
 
 

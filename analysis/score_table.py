@@ -52,7 +52,7 @@ def score_table(scores: Scores) -> pd.DataFrame:
         low, high = scores.interval(kind)
         block, head = np.indices(values.shape)
         columns = {"kind": kind, "block": block.ravel(), "head": head.ravel(), "score": values.ravel()}
-        tables.append(pd.DataFrame({**columns, "low": low.ravel(), "high": high.ravel(), "n": scores.n}))
+        tables.append(pd.DataFrame({**columns, "low": low.ravel(), "high": high.ravel(), "n": scores.scored}))
     return pd.concat(tables, ignore_index=True)
 
 

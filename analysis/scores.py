@@ -45,6 +45,12 @@ class Scores:
         some = next(iter(self.values.values()))
         return len(some) if some.ndim == 3 else 0
 
+    @property
+    def scored(self) -> int:
+        """Those of the `n` samples that have a score of any head: a statistic may be captured in fewer than others."""
+        some = next(iter(self.values.values()))
+        return int((~np.isnan(some)).any(axis=(1, 2)).sum()) if some.ndim == 3 else 0
+
     def score(self, kind: str = "self", counts: np.ndarray | None = None) -> np.ndarray:
         """Score of every head [block, head]; NaN where it has none. `counts` [sample] weighs the samples (bootstrap)."""
         if kind not in self.values:

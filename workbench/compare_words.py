@@ -42,11 +42,10 @@ def runs_sentence(found: RunDifference, tau_s: float, tau_t: float) -> str:
     known = int(np.isfinite(found.low).sum())
     if not known:
         return f"{changes}; without two prompts in both there are no intervals"
-    clear = int(found.clear.sum())
-    return (
-        f"{changes}; the ratio of {clear} differs by more than chance between prompts "
-        f"(about {found.expected_by_chance:.2g} would if nothing had changed)"
-    )
+    clear, chance = int(found.clear.sum()), found.expected_by_chance
+    if not np.nan_to_num(found.difference).any():
+        return f"{changes}; both runs agree to rounding"
+    return f"{changes}; the intervals of {clear} leave 0 out, about {chance:.2g} would by chance alone"
 
 
 def samples_words(found: RunDifference) -> str:

@@ -15,6 +15,8 @@ from analysis.roles import bootstrap_interval
 
 DENSE = "dense"
 FEW = 20
+MEAN = "mean"
+"""Stands for the mean over all numbers of heads, which decides."""
 FEWEST = 10
 """Prompts below which chance alone puts every difference on one side too often, given so many comparisons."""
 
@@ -140,29 +142,32 @@ def _by_prompt(damage: pd.DataFrame, *keys: str) -> pd.DataFrame:
 
 
 def _contrasts(damage: pd.DataFrame, controls: list[str], decisive: list[str], seed: int) -> pd.DataFrame:
-    """Damage of the temporal set less that of each control, per outcome, at each number of heads (0: their mean)."""
+    """Damage of the temporal set less that of each control, per outcome, at each number of heads, and their mean."""
     over_all, apart = _by_prompt(damage, "outcome", "kind"), _by_prompt(damage, "outcome", "kind", "removed")
     counts = sorted(int(each) for each in damage["removed"].unique())
     rows, differences = [], []
     for name in damage["outcome"].unique():
         for control in controls:
-            for removed in [0, *counts]:
+            for removed in [None, *counts]:
                 pair = [
-                    (apart.loc[(name, kind, removed)] if removed else over_all.loc[(name, kind)]).to_numpy(float)
+                    (over_all.loc[(name, kind)] if removed is None else apart.loc[(name, kind, removed)]).to_numpy(
+                        float
+                    )
                     for kind in (TEMPORAL, control)
                 ]
                 difference = pair[0] - pair[1]
                 # What an outcome does not ask of a prompt (a still digit has no direction) is missing in both.
                 there = ~np.isnan(difference)
                 means = [float(each[there].mean()) if there.any() else np.nan for each in (*pair, difference)]
-                about = {"group": OUTCOMES[name].group, "outcome": name, "control": control, "removed": removed}
+                words = MEAN if removed is None else str(removed)
+                about = {"group": OUTCOMES[name].group, "outcome": name, "control": control, "removed": words}
                 rows.append(
                     about | dict(zip(("temporal", "other", "difference"), means, strict=True)) | {"n": int(there.sum())}
                 )
                 differences.append(difference)
     table, values = pd.DataFrame(rows), np.stack(differences, axis=1)
     table["low"], table["high"] = bootstrap_interval(values, seed, draws=DRAWS)
-    table["decides"] = table["outcome"].isin(decisive) & (table["removed"] == 0)
+    table["decides"] = table["outcome"].isin(decisive) & (table["removed"] == MEAN)
     level = 1 - 0.05 / max(1, int(table["decides"].sum()))
     sure = bootstrap_interval(values, seed, level, DRAWS)
     for name, ends in zip(("sure_low", "sure_high"), sure, strict=True):
@@ -227,15 +232,19 @@ def _heads(each: HeadSet) -> str:
 def _sentence(verdict: Verdict, states: dict[tuple[str, str], str], prompts: int) -> str:
     start = {"yes": "Yes: ", "no": "No: ", "undecided": "Undecided: "}[verdict]
     parts = []
-    for group, more in ((MOTION, "motion more"), (APPEARANCE, "appearance less")):
+    for group, claimed, reversed_ in ((MOTION, "more", "less"), (APPEARANCE, "less", "more")):
         by = {state: [control for (control, g), s in states.items() if g == group and s == state] for state in
               ("yes", "no", "undecided")}  # fmt: skip
         said = [
-            f"{word} against {listed(by[state])} heads"
-            for state, word in (("yes", "as claimed"), ("no", "the other way round"), ("undecided", "open"))
+            f"{word} {listed(by[state])} ones"
+            for state, word in (
+                ("yes", f"{claimed} than"),
+                ("no", f"{reversed_} than"),
+                ("undecided", "undecided against"),
+            )
             if by[state]
         ]
-        parts.append(f"{more}: {', '.join(said)}")
+        parts.append(f"{group} {', '.join(said)}")
     return f"{start}switching off temporal heads hurts {'; '.join(parts)} (n = {counted(prompts, 'prompt')})."
 
 

@@ -110,8 +110,14 @@ def test_a_head_that_was_cut_is_absent_and_never_zero(runs):
     gone = np.zeros((BLOCKS, HEADS), bool)
     gone[1, 2] = True
     assert (found.absent_b == gone).all() and not found.absent_a.any()
-    for values in (found.difference, found.low, found.high, found.mean_a, found.mean_b):
+    for values in (found.difference, found.low, found.high, found.mean_b):
         assert (np.isnan(values) == gone).all()
+    # What A has there is said, from all of its samples that have a partner, prompt by prompt.
+    rows = [pair[0] for pair in found.match.samples]
+    own = dict(zip(rows, runs[0].array("self/ratio", rows)[..., 1, 2].mean((1, 2)), strict=True))
+    prompts = {runs[0].manifest.samples[row].prompt for row in rows}
+    alone = [np.mean([own[row] for row in rows if runs[0].manifest.samples[row].prompt == each]) for each in prompts]
+    assert found.mean_a[1, 2] == pytest.approx(np.mean(alone)) and not np.isnan(found.mean_a).any()
     assert found.n[1, 2] == 0 and not found.clear[1, 2]
     table = found.table()
     assert len(table) == BLOCKS * HEADS - 1 and not ((table["block"] == 1) & (table["head"] == 2)).any()
@@ -126,6 +132,19 @@ def test_the_other_way_round_is_the_negative(runs):
     assert (there.absent_b == back.absent_a).all()
 
 
+def noisy():
+    """Reads a run, every second time with the noise of single precision on it."""
+    reads = []
+
+    def read(of, name, samples):
+        reads.append(name)
+        values = of.array(name, samples)
+        noise = np.random.default_rng(0).uniform(0, 2e-7, values.shape)
+        return values * (1 + noise) if len(reads) % 2 == 0 else values
+
+    return read
+
+
 def test_what_is_larger_is_found_and_what_is_equal_is_not(runs):
     a, b = runs
     found = run_difference(a, b)
@@ -133,6 +152,9 @@ def test_what_is_larger_is_found_and_what_is_equal_is_not(runs):
     np.testing.assert_allclose(found.difference[known], 0.1, atol=0.03)
     # Of two prompts, both change in one direction half of the time.
     assert found.clear[known].all() and found.expected_by_chance == 0.5 * known.sum()
+    # Single precision alone is no difference.
+    near = run_difference(a, a, read=noisy())
+    assert not near.difference.any() and not near.low.any() and not near.clear.any()
     same = run_difference(a, a)
     assert not same.difference.any() and not same.clear.any() and same.role_changes().empty
 

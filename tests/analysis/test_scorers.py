@@ -20,6 +20,7 @@ from analysis.manifest import HEAD_AXES, Statistic
 from analysis.probes import data_loss, velocity
 from analysis.rank_correlation import rank_correlations
 from analysis.run_writer import RunWriter
+from analysis.score_ranks import ranks
 from analysis.scorers import SCORERS, Evidence, magnitude, score
 from analysis.scores import (
     Scores,
@@ -342,3 +343,10 @@ def test_examples(module):
 def test_scores_are_read_and_compared_without_torch():
     code = "import sys, analysis.scores, analysis.rank_correlation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_rank_counts_the_samples_that_scored_the_head():
+    # A statistic may be captured in fewer samples than the run has.
+    given = Scores("demo", {"self": np.array([[[1.0, 2.0]], [[3.0, 1.0]], [[np.nan, np.nan]]])})
+    (found,) = ranks({"demo": given}, 0, 0)
+    assert (given.n, given.scored, found.n, found.score, found.in_block) == (3, 2, 2, 2.0, 1)

@@ -164,7 +164,7 @@ def test_two_runs_show_what_the_difference_is(at, captures):
     found = run_difference(Run.open(captures / "a"), Run.open(captures / "b"))
     changed = len(found.role_changes())
     assert 0 < changed < 80 and test.title[0].value.startswith(f"{changed} of 80 heads change role")
-    assert f"the ratio of {int(found.clear.sum())} differs" in words(test)
+    assert f"the intervals of {int(found.clear.sum())} leave 0 out" in words(test)
     first = found.table().iloc[0]
     sign = "+" if first.difference > 0 else "−"
     assert (
@@ -280,7 +280,7 @@ def test_absent_heads_go_to_the_grid_as_absent(captures):
     found.difference[1, 2] = found.mean_b[1, 2] = np.nan
     cells = component.cells(found, (0.7, 0.3))
     assert cells["absentB"].sum() == 1 and np.isnan(cells["difference"][12]) and cells["roleB"][12] == 0
-    assert cells["roleA"][12] > 0 and "absent in B (1 heads)" in component.legend(found, True)
+    assert cells["roleA"][12] > 0 and "absent in B (1 head)" in component.legend(found, True)
 
 
 def test_two_masks_side_by_side(at, captures):
@@ -349,7 +349,7 @@ def test_two_evaluations_sorted_by_effect_with_the_worst_pair_in_the_player(at, 
     assert expected.clear and f"flow magnitude (+{expected.difference:.3g} px)" in words(test)
     shown = words(test)
     order = [shown.index(f"| {name} |") for name in ("flow magnitude", "sharpness")]
-    assert order == sorted(order) and "| digit | oracle |" in shown
+    assert order == sorted(order) and "| digit | share right |" in shown
     assert "player" in components(test)
     change = right["flow_magnitude"] - left["flow_magnitude"]
     worst = int(change.abs().idxmax())
@@ -385,7 +385,7 @@ def test_a_job_measures_what_lies_between_the_videos_and_its_result_is_kept(at, 
     shown = words(test)
     assert "| PSNR | dB |" in shown and "submit_compare" not in [button.key for button in test.button]
     # The stored scores stay where there are some, with what only they have.
-    assert ("| digit | oracle |" in shown) == scored and ("optical flow, mean" in shown) == (not scored)
+    assert ("| digit | share right |" in shown) == scored and ("optical flow, mean" in shown) == (not scored)
     test.selectbox(key="compare_worst_by").set_value("psnr").run()
     worst = min(result["videos"], key=lambda row: row["both"]["psnr"])
     assert test.selectbox(key="compare_pair").value == PROMPTS.index(worst["prompt"])

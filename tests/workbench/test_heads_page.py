@@ -129,7 +129,7 @@ def test_ablating_a_head_asks_for_the_same_prompt_and_seed_with_it_and_without(o
     assert np.argwhere(~mask.self_heads).tolist() == [[3, 7]] and mask.cross_heads.all() and mask.neurons.all()
     # Progress stands below the button that is gone, where each job can be cancelled.
     assert "without block 3, head 7" in words(test) and "ablate_head" not in [button.key for button in test.button]
-    assert [button.key for button in test.button if button.key.startswith("cancel-ablate_head")] == [
+    assert [button.key for button in test.button if button.label == "Cancel"] == [
         f"cancel-ablate_head-{job.id}" for job in sorted(jobs, key=lambda job: "mask" in job.arguments)
     ]
     # Another head needs only its own half.
@@ -163,8 +163,11 @@ def test_a_model_that_is_not_here_cannot_be_ablated(at):
 def test_every_page_says_what_filters_it(open_page, captures, page):
     test = alive(open_page(f"workbench/pages/{page}.py", captures, run="captures/first", sample="2", steps="1-3"))
     text = words(test)
-    assert "This page is filtered by" in text and "sample (2 of 6)" in text
-    assert ("steps (1–3 of 0–9)" in text) == (page != "route")
+    if page == "route":
+        # What an importance router would do is the same for every sample.
+        assert "Nothing of the selection filters this page" in text
+        return
+    assert "This page is filtered by" in text and "sample (2 of 6)" in text and "steps (1–3 of 0–9)" in text
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from streamlit.testing.v1 import AppTest
 
 from analysis.aggregate import read_cells
 from analysis.findings import finding
+from analysis.head_view import default_head
 from analysis.runs import Run
 from tests.runs_fixture import make_run
 from workbench import cli
 from workbench.commands.mask import mask as mask_command
 from workbench.jobs.api import open_workspace
-from workbench.pages.head_card import default_head
 from workbench.pages.mask_panel import export_mask, head_plan, removed_heads
 from workbench.places import PROJECT, Places
 from workbench.state import Selection

@@ -16,6 +16,7 @@ import pytest
 from analysis.aggregate import read_cells
 from analysis.figures.heads import head_grid
 from analysis.findings import finding
+from analysis.head_view import default_head
 from analysis.marks import head_marks
 from analysis.runs import Run
 from pare import mask as masks
@@ -25,6 +26,7 @@ from tests.sampled_run import make_sampled_run
 from workbench import cli
 from workbench.commands.mask import mask as make_mask
 from workbench.commands.report import report
+from workbench.pages.head_card import protected_scores
 from workbench.pages.prune_plan import mask_arguments, planned
 from workbench.report.build import build_report
 from workbench.report.cut import Cut
@@ -176,6 +178,13 @@ def test_the_same_report_is_the_same_bytes(run, tmp_path):
     assert (tmp_path / "a/r.html").read_bytes() == (tmp_path / "b/r.html").read_bytes()
     assert first["bytes"] == (tmp_path / "a/r.html").stat().st_size == second["bytes"]
     assert first["videos"] == 2 and first["left_out"] is None
+
+
+def test_nothing_pinned_shows_the_head_that_the_page_shows(run):
+    scores = protected_scores(run, Selection())
+    block, head = default_head(read_cells(run).by_head(), scores, Selection().tau_t)
+    titles = [part.title for part in build_report(run, Selection()).parts]
+    assert any(f"lock {block}, head {head}" in title for title in titles), titles
 
 
 def test_videos_are_inside_up_to_a_size_and_named_beyond_it(run):

@@ -12,7 +12,7 @@ from analysis.figures.blocks import parts_over_timesteps, residual_map
 from analysis.figures.roles import ratio_of_heads
 from analysis.figures.style import root_palette
 from analysis.figures.tables import head_table, part_table
-from analysis.findings import block_finding
+from analysis.findings import FEW, block_finding
 from analysis.roles import LETTERS, ROLES, classify
 from analysis.runs import Run
 from workbench import recipes
@@ -88,6 +88,8 @@ def show_map(run: Run, selection: Selection, values: BlockValues | None, chosen:
         key="block_map",
         on_change=choose_block,
     )
+    if values.samples < FEW:
+        st.caption(f"Brackets are 95 % intervals over samples; of fewer than {FEW} samples they are too narrow.")
     take_out(
         lambda: residual_map(
             values.cells(), values.timesteps, name=LENSES[lens].symbol, samples=values.samples, limits=limits

@@ -115,11 +115,11 @@ def _show_effects(effects: pd.DataFrame, tables: JobTables | None, folders: tupl
             name="metric-effects",
         )
     rows = [
-        (plain(row.title), plain(row.group), plain(row.unit), f"{row.mean_a:.3g}", f"{row.mean_b:.3g}",
+        (plain(row.title), plain(row.unit), f"{row.mean_a:.3g}", f"{row.mean_b:.3g}",
          signed(row.difference) + (" \\*" if row.clear else ""), interval(row.low, row.high), row.n)
         for row in effects.itertuples()
     ]  # fmt: skip
-    table(rows, ("metric", "", "unit", "A", "B", "B − A", "95 %", "n"), key="metrics", left=3)
+    table(rows, ("metric", "unit", "A", "B", "B − A", "95 %", "n"), key="metrics", left=2)
     st.caption(
         "Largest effect first: B − A over the spread between prompts. \\* the interval over prompts leaves 0 out; of "
         "many metrics some do by chance."

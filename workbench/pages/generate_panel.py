@@ -19,6 +19,8 @@ from workbench.places import Places
 PROMPT = "a red 7 moving up and left, fast"
 POLL_SECONDS = 0.5
 USUAL_STEPS, MOST_STEPS = 20, 1000
+OF_PAIRS = ("dense.mp4", "masked.mp4", "routed.mp4")
+"""What ablation, pruning and routing generate, which stand beside each other there."""
 
 
 def models(places: Places) -> dict[str, str]:
@@ -70,11 +72,10 @@ def last_generation(places: Places) -> Job | None:
     """The newest generation job of the workspace, or None."""
     if not (places.workspace / "jobs.sqlite3").is_file():
         return None
-    # Masked and routed videos stand beside their dense ones, elsewhere.
     jobs = [
         job
-        for job in jobs_of(places).list(command="generate", limit=50)
-        if not job.arguments.get("mask") and job.arguments.get("router") in (None, "none")
+        for job in jobs_of(places).list(command="generate")
+        if Path(str(job.arguments.get("out"))).name not in OF_PAIRS
     ]
     return max(jobs, key=lambda job: job.created, default=None)
 
@@ -116,11 +117,30 @@ def _show_generation(places: Places, job: Job) -> None:
             show_video(places, video, f"Generated video: {prompt}")
         with words:
             st.markdown(f"“{plain(prompt)}”")
+            st.caption(plain(made_with(job)))
             show_progress(job)
             copy_button("Copy as command line", generate_command(job), key="copy_generate_command")
     else:
         st.markdown(f"“{plain(prompt)}”")
         show_progress(job)
+
+
+def made_with(job: Job) -> str:
+    """The settings of a generation, as far as they were asked for.
+
+    >>> made_with(Job("a-1", "generate", {"model": "demo", "steps": 2, "seed": 7}, "cpu", State.DONE))
+    'demo, 2 steps, seed 7'
+    """
+    asked = job.arguments
+    model = Path(str(asked.get("model", "demo"))).name
+    steps, seed = asked.get("steps"), asked.get("seed")
+    return ", ".join(
+        [
+            model,
+            *([f"{steps} step{'s' if steps != 1 else ''}"] if steps else []),
+            *([] if seed is None else [f"seed {seed}"]),
+        ]
+    )
 
 
 def generate_command(job: Job) -> str:

@@ -8,6 +8,7 @@ from analysis.figures.heads import frame_map as figure_of_map
 from analysis.figures.roles import ratio_over_timesteps
 from analysis.figures.style import ROLE_COLORS, ROLE_NAMES, ink_on
 from analysis.figures.tables import frame_map_table
+from analysis.findings import FEW
 from analysis.head_view import HeadView
 from analysis.importance import protected
 from analysis.marks import MARK_NAMES, HeadMarks, HeadMeans
@@ -28,8 +29,6 @@ from workbench.places import Places
 from workbench.plan import tera
 from workbench.state import Selection
 
-FEW = 8
-"""Samples below which a bootstrap interval is clearly too narrow."""
 FRAME_LINK = "run"
 """What the frame map and the player of the model's videos are linked by."""
 SCORER_NAMES = {
@@ -40,26 +39,6 @@ SCORER_NAMES = {
     "effect": "ablation effect",
     "random": "random (control)",
 }
-
-
-def default_head(
-    ratio: np.ndarray, scores: np.ndarray | None, tau_t: float, block: int | None = None
-) -> tuple[int, int] | None:
-    """The head to show before one is pinned: the most important temporal one, else the most important; None if none.
-
-    With `block`, the one of that block.
-
-    >>> default_head(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[9.0, 1.0], [2.0, 3.0]]), tau_t=0.3)
-    (1, 0)
-    """
-    score = -ratio if scores is None else scores
-    here = np.ones(len(ratio), bool) if block is None else np.arange(len(ratio)) == block
-    for among in (here[:, None] & (ratio < tau_t), here[:, None] & ~np.isnan(ratio)):
-        if (among & ~np.isnan(score)).any():
-            best = np.where(among & ~np.isnan(score), score, -np.inf).argmax()
-            row, column = np.unravel_index(best, ratio.shape)
-            return int(row), int(column)
-    return None
 
 
 def protected_scores(run: Run, selection: Selection) -> np.ndarray | None:
@@ -191,9 +170,11 @@ def alone_line(run: Run) -> str:
     size = run.manifest.clip
     found = head_alone(run.geometry, Clip(size["height"], size["width"], size["frames"]))
     parameters, flops = found["parameters"], found["flops"]
+    # A student's run is laid out for the model that it was cut from.
+    of = "" if data.captured_heads(run) in (None, run.geometry.blocks * run.geometry.heads) else " of the dense model's"
     return (
-        f"Removing it alone saves {parameters['saved']:,.0f} parameters ({parameters['share']:.2%}) and "
-        f"{tera(flops['saved'])} a forward ({flops['share']:.2%})."
+        f"Removing it alone saves {parameters['saved']:,.0f} parameters ({parameters['share']:.2%}{of}) and "
+        f"{tera(flops['saved'])} a forward ({flops['share']:.2%}{of})."
     )
 
 
@@ -213,10 +194,12 @@ def _mark_lines(marks: HeadMarks | None, run: Run, cell: tuple[int, int]) -> lis
     tokens = run.num_frames * run.manifest.tokens_per_frame
     lines = []
     if marks.entropy is not None and not np.isnan(marks.entropy.mean[cell]):
-        lines.append(f"entropy {_with_error(marks.entropy, cell)} nats, uniform log {tokens} = {np.log(tokens):.2f}")
+        entropy = _with_error(marks.entropy, cell)
+        lines.append(f"entropy {entropy} nats, uniform log {tokens} = {np.log(tokens):.2f}{_n(marks.entropy.samples)}")
     if marks.first_frame_share is not None and not np.isnan(marks.first_frame_share.mean[cell]):
         share = _with_error(marks.first_frame_share, cell)
-        lines.append(f"first-frame share {share}, uniform 1/{run.num_frames} = {run.uniform:.3f}")
+        count = _n(marks.first_frame_share.samples)
+        lines.append(f"first-frame share {share}, uniform 1/{run.num_frames} = {run.uniform:.3f}{count}")
     if marks.uniform[cell]:
         lines.append("**Uniform**: it looks at all tokens nearly alike, so r is near 1/Fl whatever moves.")
     if marks.first_frame_sink[cell]:
@@ -229,8 +212,14 @@ def _norm_lines(run: Run, selection: Selection, cell: tuple[int, int]) -> list[s
     for words, cells in head_data.norms(run, selection).items():
         mean, error = cells.by_head()[cell], cells.error_by_head()[cell]
         if not np.isnan(mean):
-            parts.append(f"{words} {mean:.3g}" + ("" if np.isnan(error) else f" ± {1.96 * error:.2g}"))
-    return [" · ".join(parts)] if parts else []
+            parts.append(
+                f"{words} {mean:.3g}" + ("" if np.isnan(error) else f" ± {1.96 * error:.2g}") + _n(cells.samples)
+            )
+    return parts
+
+
+def _n(samples: int) -> str:
+    return f" · n = {samples}"
 
 
 def _minus(value: float) -> str:

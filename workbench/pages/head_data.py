@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,7 +94,14 @@ def _scores(
             continue
         if "self" in given.values:
             found[Path(table).stem] = given
-    return {**found, "random": random_scores(run.geometry.blocks, run.geometry.heads, seed=0)}
+    control = random_scores(run.geometry.blocks, run.geometry.heads, seed=0)
+    # A student has fewer heads than the model that its run is laid out for.
+    scored = [~np.isnan(each.score("self")) for each in found.values()]
+    values = {
+        kind: np.where(np.any(scored, axis=0), each, np.nan) if scored else each
+        for kind, each in control.values.items()
+    }
+    return {**found, "random": replace(control, values=values)}
 
 
 def ranks_of_head(run: Run, branch: str | None, cell: tuple[int, int], protected: np.ndarray | None) -> list[Rank]:

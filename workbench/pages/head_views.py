@@ -78,10 +78,12 @@ def show_grid(
     removed: np.ndarray | None,
     *,
     follow: bool,
+    crossed: str,
 ) -> None:
     """The head grid with its histogram and thresholds; what it sends back becomes the selection.
 
-    `removed` heads [block, head] are crossed; with `follow` those that the mask's sliders count just now.
+    `removed` heads [block, head] are crossed, which says that they are what `crossed` says; with `follow` those that the
+    mask's sliders count just now.
     """
     ratio = cells.by_head()
     frame = grid_frame(ratio, marks)
@@ -96,6 +98,7 @@ def show_grid(
         order=by_ratio(ratio) if selection.order == "ratio" else None,
         link=MASK_LINK,
         follow=("removed",) if follow else (),
+        crossed=crossed,
         key="head_grid",
         on_change=lambda value: choose_pinned(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
     )

@@ -8,6 +8,7 @@ from analysis.figures.blocks import residual_map
 from analysis.figures.roles import mean_ratio_per_block, roles_per_block
 from analysis.figures.tables import role_count_table
 from analysis.findings import finding
+from analysis.head_view import default_head
 from analysis.marks import HeadMarks
 from analysis.roles import classify
 from analysis.runs import Run
@@ -19,12 +20,12 @@ from workbench.pages.ablation import Ablation, ablation_of, show_ablations, show
 from workbench.pages.chart import show_chart
 from workbench.pages.drawn import drawn
 from workbench.pages.generate_panel import show_generate_panel
-from workbench.pages.head_card import FRAME_LINK, default_head, protected_scores, show_head_card
+from workbench.pages.head_card import FRAME_LINK, protected_scores, show_head_card
 from workbench.pages.head_difference_view import show_difference
 from workbench.pages.head_scatter_view import show_scatter
 from workbench.pages.head_sets_panel import problem_of, show_pick, show_sets, sources
 from workbench.pages.head_views import roles_command, show_controls, show_grid
-from workbench.pages.mask_panel import head_plan, removed_heads, show_mask_panel
+from workbench.pages.mask_panel import head_plan, problem_words, removed_heads, show_mask_panel
 from workbench.pages.pinned_part import begin_parts, pinned_part
 from workbench.pages.report_button import report_button
 from workbench.pages.score_data import ranked_by
@@ -141,6 +142,7 @@ def show_heads(
     crossed: np.ndarray | None,
     *,
     follow: bool,
+    words: str,
 ) -> None:
     """The chosen view of all heads."""
     show_controls(run, selection)
@@ -149,7 +151,7 @@ def show_heads(
     elif selection.view == "difference":
         show_difference(shell, run, selection, cell)
     else:
-        show_grid(run, cells, marks, selection, cell, crossed, follow=follow)
+        show_grid(run, cells, marks, selection, cell, crossed, follow=follow, crossed=words)
 
 
 def show_page(shell: Shell) -> None:
@@ -194,7 +196,8 @@ def show_page(shell: Shell) -> None:
         def show_all(now: Selection) -> None:
             with guard("head grid"):
                 follow = wanted and found is not None
-                show_heads(shell, run, now, cells, marks, cell_of(now), crossed, follow=follow)
+                words = "removed" if loaded is None else f"in {loaded.name}"
+                show_heads(shell, run, now, cells, marks, cell_of(now), crossed, follow=follow, words=words)
 
         def show_card(now: Selection) -> None:
             cell = cell_of(now)
@@ -238,7 +241,7 @@ def show_page(shell: Shell) -> None:
         with mask, guard("mask"), st.container(border=True, key="mask_panel"):
             if found is None:
                 st.header("Mask of heads", anchor=False)
-                st.markdown(plain(problem))
+                st.markdown(problem_words(run, problem))
             else:
                 show_mask_panel(run, found, ranked, places)
         with sets:

@@ -10,10 +10,12 @@ import streamlit as st
 
 from analysis.runs import Run
 from pare import mask as masks
+from pare.errors import InputError
 from workbench.commands.mask import mask
 from workbench.components.copy_button.component import copy_button
 from workbench.components.mask_sliders.component import mask_sliders
 from workbench.mask_plan import MaskPlan
+from workbench.pages import data
 from workbench.pages.prune_plan import live_plan, mask_arguments, planned
 from workbench.pages.prune_settings import MASK_LINK
 from workbench.pages.shell import choose
@@ -30,6 +32,13 @@ def heads_alone(selection: Selection) -> Selection:
 def head_plan(run: Run, selection: Selection) -> MaskPlan:
     """What the selection's mask of heads keeps. Raises `InputError` as `planned` does."""
     return planned(run, heads_alone(selection))
+
+
+def problem_words(run: Run, problem: InputError | None) -> str:
+    """Why a run has no mask, in one line."""
+    if data.captured_heads(run) in (None, run.geometry.blocks * run.geometry.heads):
+        return plain(problem)
+    return "Some heads of this run's model are cut or never ran, so they have no score. Masks are made on a run of the dense model."
 
 
 def removed_heads(found: MaskPlan | None) -> np.ndarray | None:

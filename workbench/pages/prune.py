@@ -20,6 +20,7 @@ from workbench.pages import data
 from workbench.pages.chart import show_chart, take_out
 from workbench.pages.drawn import drawn
 from workbench.pages.grid_frame import grid_frame
+from workbench.pages.mask_panel import problem_words
 from workbench.pages.prune_plan import head_score_values, headline, mask_arguments, planned
 from workbench.pages.prune_settings import MASK_LINK, show_settings
 from workbench.pages.prune_steps import show_steps
@@ -162,7 +163,7 @@ def show_page(shell: Shell) -> None:
             with guard("settings"), st.container(key="prune_settings"):
                 show_settings(run, selection, found, scorer=link.scorer, scorers=scorers_of(run, shell.places))
             if problem is not None:
-                st.error(plain(problem), icon=":material/error:")
+                st.error(problem_words(run, problem), icon=":material/error:")
         if found is None:
             return
         show_blocks(run, selection, found)

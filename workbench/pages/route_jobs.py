@@ -1,9 +1,11 @@
 """From decisions to videos: recording them, and one prompt and seed dense and routed in the player, as jobs."""
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
+from analysis.evidence.words import counted
 from analysis.runs import Run
 from workbench.components.copy_button.component import copy_button
 from workbench.jobs.job import Job, State
@@ -56,7 +58,7 @@ def _show_recording(
     planned: RoutePlan | None,
     selection: Selection,
     places: Places,
-    arguments: dict[str, object],
+    arguments: dict[str, Any],
     job: Job | None,
 ) -> None:
     st.header("Record what a router decides", anchor=False)
@@ -87,7 +89,9 @@ def _show_recording(
         _show_job(places, job)
     if job is None or not job.active:
         st.markdown(work.record_cost(places, run, arguments, 1.0 if planned is None else planned.share))
-        if st.button("Record on this run's prompts", key="submit_route", type="primary"):
+        if st.button(
+            f"Record on {counted(len(arguments['prompts']), 'prompt')} of this run", key="submit_route", type="primary"
+        ):
             jobs_of(places).submit("route", arguments)
             st.rerun(scope="app")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import streamlit as st
 
+from analysis.routes import has_routes
 from analysis.runs import Run
 from pare.errors import InputError
 from workbench.jobs.api import Jobs, open_workspace
@@ -148,6 +149,8 @@ def acting_line(page: str, selection: Selection, run: Run) -> str:
         "sample": f"{selection.sample} of {samples}" if selection.sample is not None else f"all {samples}",
     }
     parts, rest = ACTING[page]
+    if page == "route" and not has_routes(run):
+        return "Nothing of the selection filters this page: without recorded decisions it is the same for every sample."
     return f"This page is filtered by {', '.join(f'{part} ({values[part]})' for part in parts)}. {rest}"
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.findings import finding
+from analysis.head_view import default_head
+from analysis.importance import protected, run_importance, run_roles
 from analysis.marks import head_marks
 from analysis.runs import Run
 from pare.errors import InputError
@@ -58,7 +60,7 @@ def build_report(
             marked=marks.any,
         )
         parts += heads(run, selection, cells, marks, cut)
-        cell = _cell(selection, ratio)
+        cell = _cell(run, selection, ratio)
         parts += [] if cell is None else head(run, selection, cell, marks)
     parts += [*blocks(run, selection), *routes(run, selection), *([] if cut is None else [cut.part(run)])]
     clips, left_out = carried(_videos(run, selection), most_video_bytes)
@@ -85,17 +87,15 @@ def _command(run: Run, selection: Selection, cut: Cut | None) -> str:
     return recipes.report_command(run, selection) if cut is None else cut.report_command(run, selection)
 
 
-def _cell(selection: Selection, ratio: np.ndarray) -> tuple[int, int] | None:
-    """The pinned head, else the most temporal one (of the chosen block), so that a report has one head in detail."""
+def _cell(run: Run, selection: Selection, ratio: np.ndarray) -> tuple[int, int] | None:
+    """The pinned head, else the one that the Heads page shows before any is pinned."""
     if selection.block is not None and selection.head is not None:
         return selection.block, selection.head
-    among = np.full(ratio.shape, np.inf)
-    rows: Sequence[int] | slice = slice(None) if selection.block is None else [selection.block]
-    among[rows] = np.where(np.isnan(ratio[rows]), np.inf, ratio[rows])
-    if not np.isfinite(among).any():
-        return None
-    block, index = np.unravel_index(int(among.argmin()), ratio.shape)
-    return int(block), int(index)
+    scores = None
+    if "self/value_norm" in run.statistics:
+        roles = run_roles(run, selection.tau_s, selection.tau_t, selection.branch)
+        scores = protected(run_importance(run, selection.branch)["self"], roles, selection.alpha)
+    return default_head(ratio, scores, selection.tau_t, selection.block)
 
 
 def _view(run: Run, selection: Selection) -> list[tuple[str, str]]:
@@ -109,7 +109,9 @@ def _view(run: Run, selection: Selection) -> list[tuple[str, str]]:
         ("Branch", selection.branch or " and ".join(run.branches)),
         (
             "Head in detail",
-            f"block {selection.block}, head {selection.head}" if pinned else "none pinned: the most temporal",
+            f"block {selection.block}, head {selection.head}"
+            if pinned
+            else "none pinned: the most important temporal one",
         ),
         ("Thresholds", f"τs = {selection.tau_s:g}, τt = {selection.tau_t:g}"),
         ("Protection", f"α = {selection.alpha:g}"),

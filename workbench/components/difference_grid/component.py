@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.evidence.words import counted
 from analysis.figures.differences import DIVERGING, diverging_limit
 from analysis.roles import LETTERS, classify
 from analysis.run_difference import RunDifference
@@ -16,7 +17,6 @@ from workbench.components.head_grid.value import HeadGridValue, parse_value
 from workbench.components.source import source
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from streamlit.components.v2.types import ComponentRenderer
 
 SCRIPTS = ("canvas.js", "cells.js", "difference_grid/draw.js", "difference_grid/difference_grid.js")
@@ -53,7 +53,7 @@ def difference_grid(
     _renderer()(
         key=key,
         data={
-            "cells": cells(found, thresholds),
+            "cells": arrow(cells(found, thresholds)),
             "blocks": blocks,
             "heads": heads,
             "limit": diverging_limit(found.difference),
@@ -67,7 +67,7 @@ def difference_grid(
     )
 
 
-def cells(found: RunDifference, thresholds: tuple[float, float] | None) -> pa.Table:
+def cells(found: RunDifference, thresholds: tuple[float, float] | None) -> dict[str, np.ndarray]:
     """One row per head in the order block · heads + head: means, B − A with its interval, n, roles (1 to 3) and absence."""
     roles = {"roleA": found.mean_a, "roleB": found.mean_b}
     codes = {name: np.zeros(mean.shape, np.int8) for name, mean in roles.items()}
@@ -82,7 +82,7 @@ def cells(found: RunDifference, thresholds: tuple[float, float] | None) -> pa.Ta
     flags = {"clear": found.clear, "absentA": found.absent_a, "absentB": found.absent_b}
     columns: dict[str, Any] = {name: values.astype(np.float32) for name, values in numbers.items()}
     columns |= {"n": found.n.astype(np.int32), **codes} | {name: flag.astype(np.int8) for name, flag in flags.items()}
-    return arrow({name: values.ravel() for name, values in columns.items()})
+    return {name: values.ravel() for name, values in columns.items()}
 
 
 def legend(found: RunDifference, roles: bool) -> str:
@@ -91,7 +91,7 @@ def legend(found: RunDifference, roles: bool) -> str:
     parts += ["outlined: another role"] if roles else []
     for side, absent in (("A", found.absent_a), ("B", found.absent_b)):
         if absent.any():
-            parts.append(f"hatched: absent in {side} ({int(absent.sum())} heads)")
+            parts.append(f"hatched: absent in {side} ({counted(int(absent.sum()), 'head')})")
     return " · ".join(parts)
 
 

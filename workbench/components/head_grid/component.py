@@ -43,6 +43,7 @@ def head_grid(
     order: np.ndarray | None = None,
     link: str | None = None,
     follow: tuple[str, ...] = (),
+    crossed: str = "removed",
     key: str = "head_grid",
     on_change: Callable[[HeadGridValue], None] | None = None,
 ) -> HeadGridValue:
@@ -66,6 +67,7 @@ def head_grid(
         order: heads of each block in the order to show them [block, head]; by number unless given (`cells.by_ratio`).
         link: name shared with the mask's sliders of the same page, which follow the thresholds while they move.
         follow: what follows those sliders: `removed`, `flipped` or both; else it stays as `frame` has it.
+        crossed: what a head that is crossed is called.
         key: Streamlit key, unique on the page.
         on_change: called with the new value before the page runs again.
 
@@ -120,6 +122,7 @@ def head_grid(
             "ordered": order is not None,
             "link": link,
             "follow": list(follow),
+            "crossed": crossed,
         },
         on_thresholds_change=changed,
         on_cell_change=changed,

@@ -75,7 +75,7 @@ class HeadGrid {
     const { state } = this;
     const column = (name) => data.cells.getChild(name).toArray();
     Object.assign(state, {
-      blocks: data.blocks, heads: data.heads, ratio: column("ratio"), flags: column("flags"), removed: column("removed"), names: column("name"),
+      blocks: data.blocks, heads: data.heads, ratio: column("ratio"), flags: column("flags"), removed: column("removed"), crossed: data.crossed, names: column("name"),
       numFrames: data.numFrames, uniform: data.uniform, delta: data.delta, shade: data.shade, firstBlock: data.firstBlock,
       ordered: data.ordered,
     });
@@ -168,13 +168,13 @@ class HeadGrid {
   describe([block, head]) {
     const { state } = this;
     const i = block * state.heads + head;
-    return describeCell(state.firstBlock + block, state.names[i], state.ratio[i], state.roles[i], state.flags[i], state.removed[i]);
+    return describeCell(state.firstBlock + block, state.names[i], state.ratio[i], state.roles[i], state.flags[i], state.removed[i], state.crossed);
   }
 
   showTexts() {
     const { state, counts } = this;
     ROLES.forEach(({ letter }, role) => this.setText(`[data-role="${letter}"] b`, counts[role]));
-    this.setText(".flips", `${this.flips} flip within ±${state.delta}`);
+    this.setText(".flips", describeFlips(this.flips, state.delta));
     const shown = state.hover ?? (state.focused ? state.focus : null) ?? state.pinned;
     this.setText(".readout", shown ? this.describe(shown) : "Point at a head to read it, click to pin it.");
     this.cell.parentElement.setAttribute("aria-rowindex", state.focus[0] + 1);
@@ -192,15 +192,15 @@ class HeadGrid {
   summary() {
     const [tauS, tauT] = this.state.thresholds.map(formatThreshold);
     const parts = ROLES.map(({ word }, role) => `${this.counts[role]} ${word}`);
-    return `τt ${tauT}, τs ${tauS}: ${parts.join(", ")}; ${this.flips} flip within ±${this.state.delta}`;
+    return `τt ${tauT}, τs ${tauS}: ${parts.join(", ")}; ${describeFlips(this.flips, this.state.delta)}`;
   }
 
   /** A legend of the marks that occur, and of no others. */
   showMarks() {
-    const { ratio, flags, removed } = this.state;
+    const { ratio, flags, removed, crossed } = this.state;
     const marks = [
       ["not-captured", "not captured", ratio.some(Number.isNaN)],
-      ["removed", "removed", removed.some(Boolean)],
+      ["removed", crossed, removed.some(Boolean)],
       ["sink", "first-frame sink", flags.some((flag) => flag & FLAG_FIRST_FRAME_SINK)],
       ["uniform", "uniform", flags.some((flag) => flag & FLAG_UNIFORM)],
       ["flipped", "other pick than without α", flags.some((flag) => flag & FLAG_FLIPPED)],

@@ -83,15 +83,20 @@ export function thresholdsAfterKey(thresholds, which, key, fine = false) {
 }
 
 /** "block 3, head 7 · ratio 0.41 · mixed" */
-export function describeCell(block, head, ratio, role, flags = 0, removed = 0) {
+export function describeCell(block, head, ratio, role, flags = 0, removed = 0, crossed = "removed") {
   const parts = [`block ${block}, head ${head}`];
   if (role === NOT_CAPTURED) parts.push("not captured");
   else parts.push(`ratio ${ratio.toFixed(2)}`, ROLES[role].word);
   if (flags & FLAG_UNIFORM) parts.push("uniform");
   if (flags & FLAG_FIRST_FRAME_SINK) parts.push("first-frame sink");
-  if (removed) parts.push("removed");
+  if (removed) parts.push(crossed);
   if (flags & FLAG_FLIPPED) parts.push(removed ? "kept without α" : "removed without α");
   return parts.join(" · ");
+}
+
+/** "3 flip within ±0.02" */
+export function describeFlips(count, delta) {
+  return `${count} ${count === 1 ? "flips" : "flip"} within ±${delta}`;
 }
 
 /** At least two decimals, three when the value needs them. */
