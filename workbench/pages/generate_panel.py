@@ -75,7 +75,9 @@ def last_generation(places: Places) -> Job | None:
     jobs = [
         job
         for job in jobs_of(places).list(command="generate")
-        if Path(str(job.arguments.get("out"))).name not in OF_PAIRS
+        if not job.arguments.get("mask")
+        and job.arguments.get("router") in (None, "none")
+        and Path(str(job.arguments.get("out"))).name not in OF_PAIRS
     ]
     return max(jobs, key=lambda job: job.created, default=None)
 
