@@ -30,7 +30,7 @@ class RunDifference:
     `low` and `high` are the 95 % bootstrap interval of the difference over prompts, NaN below two. Where `paired`, all
     means are over the same `n` samples of equal prompt and seed, and what a sample adds to both cancels; else over all
     samples of each run, `n` being the smaller count. `absent_a` and `absent_b` are True where a run has no value at
-    all, for example for the heads that a student lost: absent, never zero.
+    all, for example for the heads that a student lost: absent, never zero; the other run's own mean is there.
     """
 
     statistic: str
@@ -147,9 +147,7 @@ def run_difference(
     mean_a, mean_b = average(means_a, (0,)), average(means_b, (0,))
     largest = np.nanmax(np.abs([mean_a, mean_b]), initial=0.0)
     same = np.abs(difference) <= ROUNDING * largest
-    difference, low, high = (
-        np.where(same & ~np.isnan(each), 0.0, each) for each in (difference, low, high)
-    )  # fmt: skip
+    difference, low, high = (np.where(same & ~np.isnan(each), 0.0, each) for each in (difference, low, high))
     return RunDifference(
         statistic=statistic,
         paired=bool(pairs),
