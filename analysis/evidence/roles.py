@@ -180,6 +180,6 @@ def _notes(factors: pd.DataFrame, samples: int, heads: int) -> tuple[str, ...]:
         notes.append(f"{counted(samples, 'sample')}: intervals over so few are rough.")
     notes.append(
         f"Heads listed as changing: 5 % per head over its timesteps together, so up to {round(0.05 * heads)} of {heads} by "
-        "chance."
+        "chance. A third is the mean of its timesteps: between single ones, as the Heads page counts, more may change."
     )
     return tuple(notes)

@@ -24,7 +24,8 @@ RULE = (
     "Two samples disagree on a decision when one runs the block at that step and the other does not. Routes follow an "
     "attribute of the content when samples that differ in it disagree more than samples that share it, more than labels "
     "dealt at random do (p below 0.05 after Holm's correction over all attributes). The claim is true when they follow one, "
-    "and falsified when two samples disagree on surely fewer than 1 decision in 100."
+    "and falsified when two samples disagree on surely fewer than 1 decision in 100. Without recorded decisions it stays open, "
+    "whatever the block norms say."
 )
 MEASURED = {
     True: "The decisions that a router made while it generated, of every sample, step and block that is not always on.",
@@ -81,9 +82,10 @@ def answer(routes: pd.DataFrame, prompts: Sequence[str], *, recorded: bool = Tru
     table = _factors(distance, attributes(prompts), seed)
     followed = list(table["attribute"][table["follows"]])
     verdict: Verdict = "undecided"
-    if followed:
+    # What block norms would decide is no route of anything.
+    if recorded and followed:
         verdict = "yes"
-    elif variation.samples > 2 and variation.high < NEGLIGIBLE:
+    elif recorded and variation.samples > 2 and variation.high < NEGLIGIBLE:
         verdict = "no"
     return Answer(
         question="routes",
@@ -228,16 +230,17 @@ def _blocks(found: RouteVariation, ran: np.ndarray) -> pd.DataFrame:
 
 def _sentence(verdict: Verdict, found: RouteVariation, followed: list[str], recorded: bool) -> str:
     start = {"yes": "Yes: ", "no": "No: ", "undecided": "Undecided: "}[verdict]
+    start += "" if recorded else "no router was recorded; "
     who = "with the recorded router" if recorded else "if each sample's own block norms decided"
     if found.disagreement == 0:
-        return f"{start}{who}, all {found.samples} samples run the same blocks."
+        return f"{start}{who}, all {found.samples} samples {'' if recorded else 'would '}run the same blocks."
     if np.isnan(found.disagreement):
         return f"{start}one sample, or no block that may be skipped, says nothing of differences."
     interval = "" if np.isnan(found.low) else f" [{found.low:.1%}, {found.high:.1%}]"
     text = f"{who}, two samples {'' if recorded else 'would '}disagree on {found.disagreement:.1%}{interval} of the decisions"
     if followed:
         return f"{start}{text}, more so where they differ in {listed(followed)}."
-    return f"{start}{text}; with what in the content that goes is open."
+    return f"{start}{text}; which part of the content that follows is open."
 
 
 def _notes(table: pd.DataFrame, found: RouteVariation) -> tuple[str, ...]:

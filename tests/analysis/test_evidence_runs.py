@@ -230,6 +230,18 @@ def test_routes_that_follow_the_colour_say_so_and_equal_ones_do_not():
     assert same.verdict == "no" and "all 24 samples run the same blocks" in same.sentence
 
 
+def test_block_norms_without_a_router_decide_nothing_whatever_they_say():
+    prompts = captions(24)
+    red = np.array(["red" in prompt for prompt in prompts])
+    ran = np.random.default_rng(0).random((24, 5, 6)) < np.where(red, 0.8, 0.2)[:, None, None]
+    for each, words in (
+        (ran, "more so where they differ in prompt and colour"),
+        (ran[:1].repeat(24, 0), "would run the same blocks"),
+    ):
+        found = routes.answer(decisions(each), prompts, recorded=False)
+        assert found.verdict == "undecided" and "no router was recorded" in found.sentence and words in found.sentence
+
+
 def test_routes_of_noise_are_open_and_dealt_labels_give_the_difference_of_a_loop():
     generator = np.random.default_rng(4)
     ran = generator.random((16, 4, 6)) < 0.5

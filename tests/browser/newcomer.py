@@ -149,7 +149,7 @@ def plays(player: Locator, labels: tuple[str, str]) -> None:
     expect(player.locator(".pairing")).to_have_text("paired")
     for label in labels:
         expect(player.locator("figure", has_text=label).first).to_be_visible()
-    expect(player.locator(".lines")).to_contain_text(re.compile(r"PSNR, .+ against dense [\d.]+ dB"))
+    expect(player.locator(".lines")).to_contain_text(re.compile(r"PSNR of this frame, .+ against dense [\d.]+ dB"))
 
 
 def rest(page: Page, player: Locator, key: str, frame: int) -> None:

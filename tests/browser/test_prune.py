@@ -67,7 +67,9 @@ def test_from_a_threshold_to_a_student(page: Page, address):
     page.get_by_role("button", name="Generate both").click()
     expect(page.locator(".player[data-shown='0']")).to_be_visible()
     expect(page.locator(".pairing")).to_have_text("paired")
-    expect(page.locator(".player .lines")).to_contain_text(re.compile(r"PSNR, masked against dense [\d.]+ dB"))
+    expect(page.locator(".player .lines")).to_contain_text(
+        re.compile(r"PSNR of this frame, masked against dense [\d.]+ dB")
+    )
     page.locator(".strip").focus()
     page.keyboard.press("End")
     expect(page.locator(".player[data-shown='16']")).to_be_visible()

@@ -1,12 +1,13 @@
 """The Evidence page without answers, with the demo's, with stale and damaged ones, and after measuring."""
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from analysis.evidence import alpha, averages, premise, roles, routes, scores
-from analysis.evidence.answer import QUESTIONS, write_answer
+from analysis.evidence.answer import QUESTIONS, read_answer, write_answer
 from analysis.runs import Run
 from tests.analysis.test_evidence_models import CLAIMED, SETS, scored, videos
 from tests.runs_fixture import make_run
@@ -14,8 +15,10 @@ from tests.workbench.test_prune_page import alive, link_of, work_off
 from workbench import cli
 from workbench.commands.evidence import evidence
 from workbench.jobs.api import open_workspace
+from workbench.pages.evidence_jobs import Effort, cost_line, effort_of, job_arguments
 from workbench.pages.evidence_view import CHARTS
 from workbench.places import PROJECT, Places
+from workbench.state import Selection
 from workbench.stored_evidence import find_answers
 
 PAGE = "workbench/pages/evidence.py"
@@ -145,6 +148,23 @@ def test_one_click_measures_and_the_answer_takes_the_place_of_the_stored_one(at,
     places = Places(tmp_path / "workspace", (captures,), tmp_path / "data")
     found = find_answers(places, run.manifest.model, run.hash, places.answers())["roles"]
     assert found.answer.settings["tau_s"] == 0.6 and not found.stored
+
+
+def test_measuring_again_offers_what_the_answer_was_measured_with():
+    stored = {name: read_answer(PROJECT / "data" / "evidence" / f"{name}.json") for name in ("premise", "scores")}
+    assert effort_of("premise", "demo", stored["premise"]) == Effort(samples=24, steps=10, draws=1)
+    assert effort_of("scores", "demo", stored["scores"]) == Effort(samples=2, steps=20)
+    assert effort_of("premise", "demo", None) == Effort(samples=24, steps=20)
+    run, places = Run.open(PROJECT / "data" / "runs" / "demo"), Places(PROJECT / "nowhere", (), PROJECT / "data")
+    effort = effort_of("premise", "demo", stored["premise"])
+    arguments = job_arguments(run, "premise", Selection(), places, effort)
+    # The command that made the stored answer says the same.
+    own = dict(pairwise(stored["premise"].command.split()))
+    for flag in ("samples", "draws", "steps"):
+        assert str(arguments[flag]) == own[f"--{flag}"], flag
+    videos = stored["premise"].n["videos"]
+    assert f"{videos} videos of 10 steps, 24 prompts, 1 draw" in cost_line(run, "premise", places, effort)
+    assert not {"steps", "draws"} & set(job_arguments(run, "premise", Selection(), places, Effort(24, 20)))
 
 
 def shown(test) -> str:

@@ -28,7 +28,8 @@ from workbench.state import Selection
 from workbench.teacher_videos import Clips
 
 POLL_SECONDS = 0.7
-MASKS_FOLDER = "masks"
+MASKS_FOLDER = ".ablations"
+"""Hidden, so that a head that was off is not offered where masks are compared."""
 STEPS_WIDTH = 120
 """Pixels of the steps field beside the button."""
 

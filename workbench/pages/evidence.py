@@ -91,7 +91,7 @@ def show_question(run: Run, found: Found, selection: Selection, places: Places) 
         command = command_line("evidence", found.question, short_path(run.folder), out=f"evidence-{found.question}")
         st.code(command, language=None, wrap_lines=True)
     with guard("measuring"):
-        show_measure(run, found.question, selection, places, answered=found.state == "here")
+        show_measure(run, found.question, selection, places, found.answer if found.state == "here" else None)
     if found.answer is not None:
         show_about(found.answer)
 

@@ -85,6 +85,7 @@ def show_head_card(
             st.caption(
                 "Intervals and ± are of 95 %, over samples"
                 + (f"; of fewer than {FEW} samples they are too narrow." if few < FEW else ".")
+                + (f" {head_data.measured_words(run, places)}" if measured else "")
             )
         else:
             st.markdown("No scorer finds what it needs in this run. Capture it again with value norms.")

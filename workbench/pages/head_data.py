@@ -128,6 +128,20 @@ def measured_ranks(run: Run, places: Places, cell: tuple[int, int]) -> list[Rank
     return [] if table is None else ranks_in(table[table["kind"] == "self"], *cell)
 
 
+def measured_words(run: Run, places: Places) -> str:
+    """Where `measured_ranks` are from, in one sentence; nothing where there are none."""
+    found = measured_scores(run, places)
+    if found.answer is None or "heads" not in found.answer.tables:
+        return ""
+    count = found.answer.n.get("samples", 0)
+    how = (
+        "stored with the demo"
+        if found.stored
+        else "measured here" + (", on another run" if found.state != "here" else "")
+    )
+    return f"Those that run the model are Evidence's answer, {how}: n = {count} sample{'s' if count != 1 else ''} of its own."
+
+
 def ranks_in(table: pd.DataFrame, block: int, head: int) -> list[Rank]:
     """Ranks of one head in a table with a row per head: `effect` with `low`, `high` and `n`, and a column per scorer."""
     columns = {name: table[name].to_numpy() for name in table.columns if name != "kind"}

@@ -12,12 +12,28 @@ from workbench.pages import head_data
 from workbench.pages.chart import take_out
 from workbench.pages.data import open_run
 from workbench.pages.head_views import choose_metric
+from workbench.pages.run_model import model_words
 from workbench.pages.shell import Shell, bind, choose
-from workbench.pages.text import plain, readable_names
+from workbench.pages.text import command_line, plain, readable_names, short_path
+from workbench.places import Places
 from workbench.state import Selection
 
 DIFFERED = tuple(name for name, metric in METRICS.items() if len(metric.needs) == 1 and "spread" not in name)
 """Metrics that are one statistic, so that two runs of it can be subtracted."""
+
+
+def another_command(run: Run, places: Places) -> str:
+    """The command line that captures a run which this one can be subtracted from: another seed, all else alike."""
+    made, clip = run.manifest.settings, run.manifest.clip
+    seed = made.get("seed", 0) + 1
+    flags = {name: clip[name] for name in ("height", "width", "frames")}
+    if run.manifest.mode == "trajectory":
+        flags |= {name: made[name] for name in ("steps", "shift") if made.get(name) is not None}
+    out = places.workspace / "runs" / f"{run.folder.name}-seed-{seed}"
+    return command_line(
+        "capture", model_words(run, places), mode=run.manifest.mode, samples=len(run.finished), seed=seed, **flags,
+        out=short_path(out),
+    )  # fmt: skip
 
 
 def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[int, int] | None) -> None:
@@ -28,9 +44,10 @@ def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[in
         others = [*others, selection.compared]
     if not others:
         st.markdown(
-            "No other run here has this one's blocks, heads, clip length and timesteps. Capture one, of a student or with "
-            "other prompts, to subtract this one from it."
+            "No other run here has this one's blocks, heads, clip length and timesteps, so there is nothing to subtract it "
+            "from. This captures one of other noise, and of a student where its folder stands for the model:"
         )
+        st.code(another_command(run, shell.places), language=None, wrap_lines=True)
         return
     known = [name for name in known_metrics(run) if name in DIFFERED]
     other, what = st.columns([3, 2])

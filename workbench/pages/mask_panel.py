@@ -36,7 +36,8 @@ def head_plan(run: Run, selection: Selection) -> MaskPlan:
 
 def problem_words(run: Run, problem: InputError | None) -> str:
     """Why a run has no mask, in one line."""
-    if data.captured_heads(run) in (None, run.geometry.blocks * run.geometry.heads):
+    whole = data.captured_heads(run) in (None, run.geometry.blocks * run.geometry.heads)
+    if whole or problem is None or problem.what != "scores":
         return plain(problem)
     return "Some heads of this run's model are cut or never ran, so they have no score. Masks are made on a run of the dense model."
 

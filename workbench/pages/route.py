@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 from plotly.colors import sequential
 
+from analysis.evidence.answer import QUESTIONS
 from analysis.figures.routes import disagreement_by_step
 from analysis.figures.style import root_palette
 from analysis.figures.tables import disagreement_table
@@ -248,12 +249,21 @@ def show_prediction(run: Run, decisions: Decisions, planned: RoutePlan, shell: S
             )
 
 
-def show_variation(run: Run, decisions: Decisions, command: str | None) -> None:
+def show_variation(run: Run, decisions: Decisions, selection: Selection, command: str | None) -> None:
     """How much decisions vary with the content at a fixed timestep, with interval and n."""
     st.header("Do decisions follow the content?", anchor=False)
     found = decisions.variation
     if found is None:
-        st.markdown("An importance router knows the timestep alone: its decisions are the same for every prompt.")
+        st.markdown(
+            "No router was recorded. The importance router shown knows the timestep alone and decides the same for every "
+            "prompt; how far other decisions could follow the content, as each sample's own block norms say, is on Evidence."
+        )
+        st.page_link(
+            "workbench/pages/evidence.py",
+            label=QUESTIONS["routes"],
+            icon=":material/fact_check:",
+            query_params=selection.changed(question="routes").to_query(),
+        )
         return
     if found.samples < 2:
         st.markdown("One sample says nothing about that; record two or more.")
@@ -305,7 +315,7 @@ def show_page(shell: Shell) -> None:
             show_prediction(run, decisions, planned, shell)
         with right:
             with guard("variation"):
-                show_variation(run, decisions, route_command(run, decisions, selection, shell.places))
+                show_variation(run, decisions, selection, route_command(run, decisions, selection, shell.places))
             if not decisions.recorded:
                 with guard("recording"):
                     show_recording(run, decisions, planned, selection, shell.places)

@@ -23,6 +23,7 @@ from workbench.places import Places
 from workbench.server import video_address
 from workbench.state import Selection
 
+PSNR_HERE = f"{PSNR} of this frame"
 LARGEST_INLINE = 8_000_000
 """Bytes of a video that a page carries itself where the server has no route for videos."""
 
@@ -128,7 +129,7 @@ def strips(likeness: Mapping[str, np.ndarray], change: Mapping[str, np.ndarray])
     """The numbers that are `told`, as the player's strips."""
     first = next(iter(change))
     lines = {f"{label} against {first}": values for label, values in likeness.items()}
-    found = [Strip(PSNR, UNITS[PSNR], lines, from_zero=False)] if lines else []
+    found = [Strip(PSNR_HERE, UNITS[PSNR], lines, from_zero=False)] if lines else []
     return [*found, Strip(CHANGE, UNITS[CHANGE], dict(change))]
 
 
