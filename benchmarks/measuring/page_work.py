@@ -20,6 +20,8 @@ from workbench.server import CONFIG
 
 PAGES = ("heads", "blocks", "prune", "route", "compare")
 PATIENCE_SECONDS = 600
+IN_A_PART = {"view": ("view_input", "grid"), "order": ("order_input", "number")}
+"""Name in the link → the widget that draws a part of the page alone, and what it shows first."""
 Link = Mapping[str, str]
 
 
@@ -48,7 +50,8 @@ class PageWork:
 def changes(page: str, size: Size) -> dict[str, list[dict[str, str]]]:
     """Every control of a page that is part of its view, with values to go through, in the words of a link.
 
-    A widget's callback changes the selection, which the link mirrors; a changed link is read to the same effect.
+    A widget's callback changes the selection, which the link mirrors; a changed link is read to the same effect, but draws
+    the whole page, so that widgets that do not (`IN_A_PART`) are used themselves.
     """
 
     def one(name: str, values: list[Any]) -> list[dict[str, str]]:
@@ -94,12 +97,22 @@ class Page:
         """Milliseconds of one run of the script with a changed link: those that passed, and those of processors."""
         self._test.query_params.clear()
         self._test.query_params.update(self.link | changed)
+        return self._measured(self.link | changed, self._test)
+
+    def change(self, **changed: str) -> tuple[float, float]:
+        """The same for a new value of one widget of `IN_A_PART`."""
+        ((name, value),) = changed.items()
+        key = IN_A_PART[name][0]
+        widget = next(one for one in (*self._test.selectbox, *self._test.get("button_group")) if one.key == key)
+        return self._measured(changed, widget.set_value([value] if isinstance(widget.value, list) else value))
+
+    def _measured(self, shown: Link, to_run: Any) -> tuple[float, float]:
         passed, every, mine = time.perf_counter(), time.process_time(), time.thread_time()
-        self._test.run()
+        to_run.run()
         script = time.process_time() - every - (time.thread_time() - mine)
         problems = [one.value for one in (*self._test.exception, *self._test.error, *self._test.warning)]
         if problems:
-            raise RuntimeError(f"{self.name} at {self.link | changed}: {problems[0]}")
+            raise RuntimeError(f"{self.name} at {dict(shown)}: {problems[0]}")
         return 1000 * (time.perf_counter() - passed), 1000 * script
 
 
@@ -126,12 +139,14 @@ def measure(
     )  # fmt: skip
     for widget, values in changes(name, size).items() if widgets else ():
         say(f"{name}: {widget}")
-        own = Widget(widget)
+        own, first, change = Widget(widget), {}, page.run
+        if widget in IN_A_PART:
+            first, change = {widget: IN_A_PART[widget][1]}, page.change
         for value in values[:repeats]:
-            own.new.append(page.run(**value)[1])
+            own.new.append(change(**value)[1])
         # Back to what the page showed first, and to and fro.
-        for value in ([{}, values[0]] * repeats)[: max(2, repeats)]:
-            own.again.append(page.run(**value)[1])
+        for value in ([first, values[0]] * repeats)[: max(2, repeats)]:
+            own.again.append(change(**value)[1])
         page.run()
         found.widgets.append(own)
     return found

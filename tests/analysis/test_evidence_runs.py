@@ -234,12 +234,12 @@ def test_block_norms_without_a_router_decide_nothing_whatever_they_say():
     prompts = captions(24)
     red = np.array(["red" in prompt for prompt in prompts])
     ran = np.random.default_rng(0).random((24, 5, 6)) < np.where(red, 0.8, 0.2)[:, None, None]
-    for each, words in (
+    for each, said in (
         (ran, "more so where they differ in prompt and colour"),
         (ran[:1].repeat(24, 0), "would run the same blocks"),
     ):
         found = routes.answer(decisions(each), prompts, recorded=False)
-        assert found.verdict == "undecided" and "no router was recorded" in found.sentence and words in found.sentence
+        assert found.verdict == "undecided" and "no router was recorded" in found.sentence and said in found.sentence
 
 
 def test_routes_of_noise_are_open_and_dealt_labels_give_the_difference_of_a_loop():

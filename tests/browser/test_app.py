@@ -283,9 +283,18 @@ def test_the_mask_and_its_json_load(heads, folder):
     assert [path.name for path in (folder / "workspace").glob(".mask-*")] == []
 
 
+def unfold(page) -> None:
+    """Open the panel that generates, which is open where something was generated."""
+    panel = page.locator(".st-key-generate_panel details")
+    if panel.get_attribute("open") is None:
+        panel.locator("summary").click()
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_visible()
+
+
 def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays(heads, idle):
+    unfold(heads)
     heads.get_by_role("spinbutton", name="Steps").fill("998")
-    heads.get_by_role("button", name="Generate").click()
+    heads.get_by_role("button", name="Generate", exact=True).click()
     expect(heads.get_by_text(re.compile(r"of 998"))).to_be_visible()
     heads.reload()
     expect(heads.get_by_text(re.compile(r"of 998"))).to_be_visible()
@@ -293,7 +302,7 @@ def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays
     expect(heads.get_by_text(re.compile(r"Cancelled after \d+ of 998"))).to_be_visible()
     idle(heads)
     heads.get_by_role("spinbutton", name="Steps").fill("2")
-    heads.get_by_role("button", name="Generate").click()
+    heads.get_by_role("button", name="Generate", exact=True).click()
     heads.locator("video").wait_for()
     heads.wait_for_function("document.querySelector('video').readyState >= 2")
     video = heads.evaluate(
@@ -304,8 +313,9 @@ def test_a_generation_runs_survives_a_reload_is_cancelled_and_the_next_one_plays
 
 
 def test_a_job_outlives_the_server_and_two_tabs_agree(heads, serve, start, address, idle):
+    unfold(heads)
     heads.get_by_role("spinbutton", name="Steps").fill("999")
-    heads.get_by_role("button", name="Generate").click()
+    heads.get_by_role("button", name="Generate", exact=True).click()
     expect(heads.get_by_text(re.compile(r"of 999"))).to_be_visible()
     tab = heads.context.new_page()
     tab.goto(f"{address}/jobs")

@@ -206,6 +206,24 @@ def test_a_prompt_becomes_a_job_that_can_be_cancelled(at, tmp_path):
     assert "Cancelled" in words(test)
 
 
+def test_generating_is_folded_away_until_it_is_asked_for_or_has_made_something(at, tmp_path):
+    make_run(tmp_path / "folder" / "run")
+    (tmp_path / "folder" / "model").mkdir()
+    (tmp_path / "folder" / "model" / "model_index.json").write_text("{}")
+
+    def shown(test: AppTest) -> bool:
+        alive(test)
+        return "generate_model" in [box.key for box in test.selectbox]
+
+    test = at("heads", tmp_path / "folder")
+    assert not shown(test)
+    test.session_state["generate_panel"] = True
+    assert shown(test.run())
+    arguments = {"model": "demo", "prompt": "a", "out": "v.mp4"}
+    open_workspace(tmp_path / "workspace").submit("generate", arguments, start=False)
+    assert shown(at("heads", tmp_path / "folder"))
+
+
 def test_a_job_can_be_cancelled_resumed_and_read(at, tmp_path):
     jobs = open_workspace(tmp_path / "workspace")
     job = jobs.submit("generate", {"model": "demo", "prompt": "a <b>7</b>", "out": "v.mp4"}, start=False)

@@ -1,4 +1,4 @@
-"""Pinning a head draws the parts of the page that show it, and nothing else; all other changes draw the whole page."""
+"""Pinning a head, or another view of them, draws the parts that show it, and nothing else; all other changes the whole page."""
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -9,7 +9,7 @@ from tests.runs_fixture import make_run
 def script() -> None:
     import streamlit as st
 
-    from workbench.pages.pinned_part import begin_parts, choose_pinned, pinned_part
+    from workbench.pages.pinned_part import begin_parts, choose_in, choose_pinned, pinned_part
     from workbench.pages.shell import open_shell
 
     shell = open_shell()
@@ -25,6 +25,7 @@ def script() -> None:
     pinned_part("b", lambda now: st.text(f"also {now.block}.{now.head} at {now.tau_s}"))
     st.text(f"outside {shell.selection.block}")
     st.button("pin", on_click=choose_pinned, kwargs={"block": 1, "head": 2}, key="pin")
+    st.button("view", on_click=choose_in, args=("b", "gone"), kwargs={"tau_s": 0.9}, key="view")
     st.button("both", on_click=choose_pinned, kwargs={"block": 0, "head": 1, "tau_s": 0.8}, key="both")
 
 
@@ -55,6 +56,15 @@ def test_another_change_beside_the_pin_runs_the_whole_page(page):
     page.button(key="both").click().run()
     assert page.session_state["whole"] == 2
     assert said(page) == ["0.1", "also 0.1 at 0.8", "outside 0"]
+
+
+def test_a_change_in_one_part_runs_that_one_alone(page):
+    page.button(key="view").click().run()
+    assert page.session_state["whole"] == 1 and page.session_state["part"] == 1
+    assert said(page) == ["also None.None at 0.9"] and page.query_params["ts"] == "0.9"
+    # What was passed over is whole again with the next run of the page.
+    page.run()
+    assert page.session_state["whole"] == 2 and said(page) == ["None.None", "also None.None at 0.9", "outside None"]
 
 
 def test_a_widget_of_a_part_runs_the_whole_page(page):

@@ -17,6 +17,7 @@ from workbench.pages.text import command_line, plain, readable_names, short_path
 from workbench.places import Places
 
 PROMPT = "a red 7 moving up and left, fast"
+TITLE = "Generate a video"
 POLL_SECONDS = 0.5
 USUAL_STEPS, MOST_STEPS = 20, 1000
 OF_PAIRS = ("dense.mp4", "masked.mp4", "routed.mp4")
@@ -41,9 +42,28 @@ def usual_steps(model: str) -> int:
         return USUAL_STEPS
 
 
+def show_folded(places: Places) -> None:
+    """The panel folded away until it is asked for, or there is something that it generated."""
+    panel = st.expander(
+        TITLE,
+        expanded=last_generation(places) is not None,
+        key="generate_panel",
+        on_change="rerun",
+        icon=":material/movie:",
+    )
+    if panel.open:
+        with panel:
+            show_panel(places)
+
+
 def show_generate_panel(places: Places) -> None:
+    """The panel under its name."""
+    st.header(TITLE, anchor=False)
+    show_panel(places)
+
+
+def show_panel(places: Places) -> None:
     """Draw the panel; the last generation of the workspace shows, so that it survives reload and a second tab."""
-    st.header("Generate a video", anchor=False)
     choices = models(places)
     if not choices:
         st.markdown("No model to generate with. `make demo` builds the bundled one.")

@@ -123,9 +123,15 @@ def _ranks(
 
 def measured_ranks(run: Run, places: Places, cell: tuple[int, int]) -> list[Rank]:
     """What scorers that run the model found for one head, from the answer to "which scores predict the effect"."""
-    answer = measured_scores(run, places).answer
-    table = None if answer is None else answer.tables.get("heads")
-    return [] if table is None else ranks_in(table[table["kind"] == "self"], *cell)
+    found = measured_scores(run, places)
+    if found.answer is None or found.path is None or "heads" not in found.answer.tables:
+        return []
+    return _measured_ranks(str(found.path), found.path.stat().st_mtime_ns, cell, found.answer.tables["heads"])
+
+
+@kept(st.cache_data, max_entries=64)
+def _measured_ranks(path: str, when: int, cell: tuple[int, int], _table: pd.DataFrame) -> list[Rank]:
+    return ranks_in(_table[_table["kind"] == "self"], *cell)
 
 
 def measured_words(run: Run, places: Places) -> str:

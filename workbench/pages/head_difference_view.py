@@ -11,9 +11,10 @@ from workbench.components.difference_grid.component import difference_grid
 from workbench.pages import head_data
 from workbench.pages.chart import take_out
 from workbench.pages.data import open_run
-from workbench.pages.head_views import choose_metric
+from workbench.pages.head_views import choose_metric, choose_view
+from workbench.pages.pinned_part import choose_pinned
 from workbench.pages.run_model import model_words
-from workbench.pages.shell import Shell, bind, choose
+from workbench.pages.shell import Shell, bind
 from workbench.pages.text import command_line, plain, readable_names, short_path
 from workbench.places import Places
 from workbench.state import Selection
@@ -57,7 +58,7 @@ def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[in
             "Run B, the open one being A",
             others,
             format_func=readable_names(others),
-            **bind("other_run", name, lambda now: {"compared": now}),
+            **bind("other_run", name, lambda now: {"compared": now}, choose_view),
         )
     with what:
         metric = selection.x if selection.x in known else known[0]
@@ -73,7 +74,7 @@ def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[in
         thresholds=thresholds,
         pinned=cell,
         key="head_difference",
-        on_change=lambda block, head: choose(block=block, head=head),
+        on_change=lambda block, head: choose_pinned(block=block, head=head),
     )
     clear, chance = int(found.clear.sum()), found.expected_by_chance
     prompts = f"{found.prompts} prompt{'s' if found.prompts != 1 else ''}"

@@ -11,7 +11,7 @@ from analysis.runs import Run
 from workbench import recipes
 from workbench.pages import head_data
 from workbench.pages.chart import show_chart
-from workbench.pages.shell import choose
+from workbench.pages.pinned_part import choose_pinned
 from workbench.pages.text import plain
 from workbench.state import Selection
 
@@ -50,7 +50,7 @@ def pin_point(event: Any) -> None:
     """Pin the head of the point that was clicked, if it was one."""
     cell = clicked(event)
     if cell is not None:
-        choose(block=cell[0], head=cell[1])
+        choose_pinned(block=cell[0], head=cell[1])
 
 
 def clicked(event: Any) -> tuple[int, int] | None:

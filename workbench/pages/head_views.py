@@ -1,5 +1,6 @@
 """All heads at once: which view of them, and the grid of roles in either order."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from workbench.components.head_grid.cells import by_ratio
 from workbench.components.head_grid.component import head_grid
 from workbench.pages.chart import Chart, take_out_each
 from workbench.pages.grid_frame import grid_frame
-from workbench.pages.pinned_part import choose_pinned
+from workbench.pages.pinned_part import choose_in, choose_pinned
 from workbench.pages.prune_settings import MASK_LINK
 from workbench.pages.shell import bind, choose
 from workbench.pages.text import command_line, short_path
@@ -28,6 +29,8 @@ from workbench.state import Selection
 
 VIEW_WORDS = {"grid": "Grid", "scatter": "Scatter", "difference": "B − A"}
 ORDER_WORDS = {"number": "by number", "ratio": "by ratio"}
+choose_view = partial(choose_in, "pinned_grid", "pinned_buttons")
+"""Choose what the view of all heads alone shows; the buttons take it away."""
 
 
 def show_controls(run: Run, selection: Selection) -> None:
@@ -40,7 +43,7 @@ def show_controls(run: Run, selection: Selection) -> None:
             format_func=VIEW_WORDS.__getitem__,
             required=True,
             label_visibility="collapsed",
-            **bind("view_input", selection.view, lambda now: {"view": now or "grid"}),
+            **bind("view_input", selection.view, lambda now: {"view": now or "grid"}, choose_view),
         )
     if selection.view == "grid":
         with beside:
@@ -49,7 +52,7 @@ def show_controls(run: Run, selection: Selection) -> None:
                 list(ORDER_WORDS),
                 format_func=lambda name: f"Heads {ORDER_WORDS[name]}",
                 label_visibility="collapsed",
-                **bind("order_input", selection.order, lambda now: {"order": now}),
+                **bind("order_input", selection.order, lambda now: {"order": now}, choose_view),
             )
     elif selection.view == "scatter":
         known = known_metrics(run)
@@ -65,7 +68,7 @@ def choose_metric(words: str, name: str, now: str, options: list[str]) -> None:
         words,
         options,
         format_func=lambda one: METRICS[one].title if one in METRICS else one,
-        **bind(f"{name}_input", now if now in options else options[0], lambda chosen: {name: chosen}),
+        **bind(f"{name}_input", now if now in options else options[0], lambda chosen: {name: chosen}, choose_view),
     )
 
 

@@ -19,7 +19,7 @@ from workbench.pages import data, head_data
 from workbench.pages.ablation import Ablation, ablation_of, show_ablations, show_button, show_jobs
 from workbench.pages.chart import show_chart
 from workbench.pages.drawn import drawn
-from workbench.pages.generate_panel import show_generate_panel
+from workbench.pages.generate_panel import show_folded, show_generate_panel
 from workbench.pages.head_card import FRAME_LINK, protected_scores, show_head_card
 from workbench.pages.head_difference_view import show_difference
 from workbench.pages.head_scatter_view import show_scatter
@@ -256,8 +256,8 @@ def show_page(shell: Shell) -> None:
                     if cost is not None:
                         st.caption(cost)
                     show_jobs(run, places, of_set[0], "ablate_set")
-            with guard("generate"), st.container(border=True):
-                show_generate_panel(places)
+            with guard("generate"):
+                show_folded(places)
         show_roles(run, cells, selection)
 
 

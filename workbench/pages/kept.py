@@ -27,6 +27,8 @@ class Kept(Generic[Given, Found]):
             function.__qualname__,
             function.__name__,
         )
+        # Asked for with every argument of every call, and worked out anew each time unless it is there.
+        work.__signature__ = signature(work)  # type: ignore[attr-defined]
         self._held = cache(show_spinner=False, **settings)(work)
         self._counted = [not name.startswith("_") for name in signature(function).parameters]
         self._code = hash(function.__code__)

@@ -1,6 +1,6 @@
-"""Parts of a page that a newly pinned head draws again alone: everything else on the page stays as it is."""
+"""Parts of a page that a newly pinned head, or another view, draws again alone: everything else stays as it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import streamlit as st
 
@@ -16,9 +16,9 @@ def begin_parts() -> None:
 
 
 def pinned_part(key: str, draw: Callable[[Selection], None]) -> None:
-    """Draw a part from the session's selection, again whenever `choose_pinned` pins another head.
+    """Draw a part from the session's selection, again whenever `choose_pinned` pins another head or `choose_in` names it.
 
-    Its own widgets change more than itself, so they run the whole page.
+    All other widgets in it change more than itself, so they run the whole page.
     """
     drawn = False
 
@@ -39,7 +39,17 @@ def choose_pinned(**values: object) -> None:
     before: Selection = st.session_state["shown_selection"]
     choose(**values)
     after: Selection = st.session_state["shown_selection"]
-    parts: dict[str, bool] = st.session_state[PARTS_KEY]
-    if parts and after == before.changed(block=after.block, head=after.head):
-        st.session_state[PARTS_KEY] = dict.fromkeys(parts, True)
-        st.rerun(list(parts))
+    if after == before.changed(block=after.block, head=after.head):
+        _draw_again(st.session_state[PARTS_KEY])
+
+
+def choose_in(*keys: str, **values: object) -> None:
+    """Change what only these parts show, from a callback: only they run."""
+    choose(**values)
+    _draw_again(key for key in st.session_state[PARTS_KEY] if key in keys)
+
+
+def _draw_again(keys: Iterable[str]) -> None:
+    if again := list(keys):
+        st.session_state[PARTS_KEY] |= dict.fromkeys(again, True)
+        st.rerun(again)

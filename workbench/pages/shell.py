@@ -185,12 +185,16 @@ def jobs_badge(places: Places, *, poll: bool) -> None:
         show(count)
 
 
-def bind(key: str, value: Any, read: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Arguments that tie a widget to the selection: it shows `value`, and `read` turns a change into fields."""
+def bind(
+    key: str, value: Any, read: Callable[[Any], dict[str, Any]], by: Callable[..., None] = choose
+) -> dict[str, Any]:
+    """Arguments that tie a widget to the selection: it shows `value`, and `read` turns a change into fields, which `by`
+    chooses.
+    """
     st.session_state[key] = value
 
     def changed() -> None:
-        choose(**read(st.session_state[key]))
+        by(**read(st.session_state[key]))
 
     return {"key": key, "on_change": changed}
 
