@@ -2,6 +2,8 @@
 
 import doctest
 import importlib
+import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from pare import mask as masks
 from tests.runs_fixture import make_run
-from workbench import head_sets
+from workbench import cli, head_sets
 from workbench.jobs.api import open_workspace
 from workbench.places import PROJECT
 from workbench.state import Selection
@@ -79,6 +81,30 @@ def test_two_runs_are_subtracted(at, captures):
     assert "of 80 heads differ beyond their 95 % interval" in words(test) and "paired over 6 prompts" in words(test)
     alive(test.selectbox(key="x_input").set_value("value_norm").run())
     assert link_of(test)["x"] == "value_norm"
+
+
+def test_a_run_without_another_to_subtract_says_which_command_makes_one(open_page, tmp_path):
+    make_run(tmp_path / "alone" / "run")
+    test = alive(open_page(PAGE, tmp_path / "alone", view="difference"))
+    command = next(code.value for code in test.code if code.value.startswith("pare capture"))
+    cli.check_words("capture", shlex.split(command)[2:])
+    assert "--seed 1" in command and "--samples 6" in command and "difference_grid" not in components(test)
+
+
+def test_the_view_and_the_order_of_heads_draw_their_part_alone(at):
+    test = alive(at())
+    assert "mask_sliders" in components(test)
+    test = alive(test.selectbox(key="order_input").set_value("ratio").run())
+    assert "head_grid" in components(test) and not {"mask_sliders", "frame_map"} & set(components(test))
+    assert link_of(test)["order"] == "ratio"
+    test = alive(test.run())
+    assert "mask_sliders" in components(test) and test.selectbox(key="order_input").value == "ratio"
+
+
+def test_scores_of_the_stored_answer_are_told_from_those_of_the_run(open_page, tmp_path):
+    shutil.copytree(PROJECT / "data" / "evidence", tmp_path / "data" / "evidence")
+    text = words(alive(open_page(PAGE, PROJECT / "data" / "runs", run="runs/demo")))
+    assert "ablation effect" in text and "Those that run the model are Evidence's answer" in text
 
 
 def test_a_set_of_heads_is_saved_loaded_exported_and_deleted(at, tmp_path):

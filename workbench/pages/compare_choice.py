@@ -126,11 +126,16 @@ def table(rows: Sequence[Sequence[object]], headings: Sequence[str], *, key: str
 
 
 def either(of_a: object, of_b: object) -> tuple[str, str]:
-    """Two values as table cells, strong where they differ; numbers in six figures.
+    """Two values as table cells, strong where they differ; numbers in six figures, truth in words.
 
     >>> either(0.1 + 0.2, None)
     ('**0\\\\.3**', '**–**')
+    >>> either(True, True)
+    ('yes', 'yes')
     """
-    words = [f"{one:.6g}" if isinstance(one, float) else one for one in (of_a, of_b)]
+    truth = {True: "yes", False: "no"}
+    words = [
+        truth[one] if isinstance(one, bool) else f"{one:.6g}" if isinstance(one, float) else one for one in (of_a, of_b)
+    ]
     cells = ["–" if one is None else plain(one) for one in words]
     return (cells[0], cells[1]) if of_a == of_b else (f"**{cells[0]}**", f"**{cells[1]}**")

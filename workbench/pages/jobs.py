@@ -39,12 +39,14 @@ def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
     'demo · run demo · router importance · a red 7'
     >>> summary_of({"run": "/data/runs/demo"}), summary_of({"model": "demo", "mask": "/w/masks/without-1a.safetensors"})
     ('demo', 'demo · mask without-1a')
+    >>> summary_of({"model": "demo", "mask": "/w/jobs/mask-1/artefacts/mask.safetensors"})
+    'demo · mask'
     >>> summary_of({"a": "/w/dense.mp4", "b": "/w/routed.mp4"})
     'dense.mp4 · routed.mp4'
     """
     alone = not arguments.get("model")
     words = [
-        short if name not in BESIDE or (alone and name == "run") else f"{name} {short}"
+        short if name not in BESIDE or (alone and name == "run") or short == name else f"{name} {short}"
         for name in ("stage", "model", "a", "b", *BESIDE, "prompt", "mode")
         if (short := _short(str(arguments.get(name) or "")))
     ]

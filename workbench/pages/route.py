@@ -222,9 +222,15 @@ def show_prediction(run: Run, decisions: Decisions, planned: RoutePlan, shell: S
     st.markdown(counted + ("." if planned.seconds is None else f", about **{planned.seconds:.3g} s**."))
     if (planned.steps_at != 1).any():
         nearest = ", ".join(map(str, planned.steps_at))
+        over_columns = f"{planned.ran.sum(axis=1).mean():.2f}"
+        other = (
+            ""
+            if over_columns == f"{planned.mean_count:.2f}"
+            else f": the mean over columns, {over_columns}, is another one"
+        )
         st.caption(
             f"Columns are the timesteps of the run; of the video's {planned.steps} steps {nearest} are nearest to them, from left "
-            f"to right, so that the mean over columns, {planned.ran.sum(axis=1).mean():.2f}, is another one."
+            f"to right{other}."
         )
     if planned.seconds is None:
         st.caption("Seconds need a cost table of this machine in the workspace:")
