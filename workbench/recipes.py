@@ -292,6 +292,16 @@ def disagreement(run: Run) -> str:
     )
 
 
+def block_runs(run: Run, block: int) -> str:
+    """How often a router ran a block at every timestep."""
+    return _script(
+        run,
+        {"analysis.block_runs": "block_runs", "analysis.figures.routes": "runs_over_timesteps"},
+        f"table = block_runs(run.routes(), {block})",
+        "figure = runs_over_timesteps(table)",
+    )
+
+
 def decisions(
     run: Run,
     *,

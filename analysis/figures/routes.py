@@ -1,8 +1,10 @@
 """Figures of what a router decided."""
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
+from analysis.figures.intervals import error_bars
 from analysis.figures.style import PART_COLORS, Mark, label, level, make_figure
 from analysis.route_variation import RouteVariation
 
@@ -28,6 +30,28 @@ def disagreement_by_step(found: RouteVariation, *, height: int = 220) -> go.Figu
         height=height,
         shapes=[level(found.ceiling)],
         annotations=[label("at random", xref="paper", x=1, xanchor="right", y=found.ceiling, yanchor="bottom")],
+    )
+
+
+def runs_over_timesteps(table: pd.DataFrame, *, height: int = 220) -> go.Figure:
+    """The share of samples in which a block runs, by timestep, from t = 1000 on, with 95 % intervals (`block_runs`)."""
+    cells = zip(table["low"], table["high"], table["n"], strict=True)
+    words = [f"[{low:.1%}, {high:.1%}], n {n}" for low, high, n in cells]
+    dots = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": [f"{timestep:.0f}" for timestep in table["timestep"]],
+        "y": table["ran"].to_numpy(),
+        "line": {"color": PART_COLORS[1][0]},
+        "error_y": error_bars(table, "ran"),
+        "customdata": words,
+        "hovertemplate": "%{y:.1%} %{customdata}<extra></extra>",
+    }
+    return make_figure(
+        [dots],
+        x={"name": "timestep t", "type": "category", "nticks": 12},
+        y={"name": "samples that run it", "tickformat": "~%", "range": [-0.03, 1.03]},
+        height=height,
     )
 
 

@@ -1,5 +1,7 @@
 """Decisions as a part of a run, and how much they vary with content."""
 
+import doctest
+import importlib
 import itertools
 from contextlib import contextmanager
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 
 from analysis import recording
+from analysis.block_runs import block_runs
 from analysis.capture_spec import CaptureSpec
+from analysis.figures.routes import runs_over_timesteps
 from analysis.merge import merge_runs
 from analysis.route_variation import route_variation
 from analysis.routes import COLUMNS, route_array, routes_frame
@@ -194,6 +198,39 @@ def test_a_timestep_only_router_has_no_variation(run):
     one = route_array(run.routes(), "ran")[:1]
     found = route_variation(table(np.repeat(one, 4, axis=0)))
     assert (found.disagreement, found.low, found.high) == (0.0, 0.0, 0.0) and not found.varies
+
+
+@pytest.mark.parametrize("name", ["block_runs", "routes", "route_variation"])
+def test_examples(name):
+    found = doctest.testmod(importlib.import_module(f"analysis.{name}"))
+    assert found.attempted > 0 and found.failed == 0
+
+
+def test_how_often_a_block_runs_is_counted_by_hand():
+    ran = np.random.default_rng(2).random((7, 4, 5)) < 0.4
+    rows = [
+        (sample, step, 900.0 - 200 * step, block, float(sample), ran[sample, step, block])
+        for sample in range(7)
+        for step in range(4)
+        for block in range(5)
+    ]
+    routes = pd.DataFrame(rows, columns=["sample", "step", "timestep", "block", "score", "ran"])
+    found = block_runs(routes.sample(frac=1, random_state=0), 2)
+    assert found["timestep"].tolist() == [900.0, 700.0, 500.0, 300.0] and set(found["n"]) == {7}
+    for step, row in found.iterrows():
+        share = sum(ran[sample, step, 2] for sample in range(7)) / 7
+        # Wilson's interval, as it is written.
+        z = 1.959963984540054
+        middle, half = (
+            (share + z**2 / 14) / (1 + z**2 / 7),
+            z * np.sqrt(share * (1 - share) / 7 + z**2 / 196) / (1 + z**2 / 7),
+        )
+        assert row["ran"] == pytest.approx(share) and row["score"] == 3.0
+        assert (row["low"], row["high"]) == pytest.approx((middle - half, middle + half), abs=1e-9)
+    figure = runs_over_timesteps(found)
+    assert list(figure.data[0].y) == found["ran"].tolist() and figure.data[0].x[0] == "900"
+    with pytest.raises(InputError, match="block 9 of blocks 0 to 4"):
+        block_runs(routes, 9)
 
 
 def test_blocks_drawn_at_random_reach_the_ceiling():

@@ -4,21 +4,29 @@ import base64
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from analysis.block_runs import block_runs
 from analysis.block_values import LENSES, block_values
 from analysis.findings import block_finding
 from analysis.roles import classify
+from analysis.routes import write_routes
 from analysis.runs import Run
+from pare.depth.table import DecisionTable
 from tests.runs_fixture import make_run
 from tests.sampled_run import SINK_HEAD, UNIFORM_HEAD, make_sampled_run
 from workbench import cli
+from workbench.jobs.api import open_workspace
+from workbench.pages.route_plan import bounds, decisions_of
 from workbench.pages.text import capture_command
 from workbench.places import PROJECT
+from workbench.state import Selection
 
 HEADS, BLOCKS = "workbench/pages/heads.py", "workbench/pages/blocks.py"
 
@@ -114,10 +122,57 @@ def test_a_chosen_block_shows_its_heads_and_reaches_the_head_grid(at, captures):
     whole = next(trace for trace in figure(test, "Whole block")["data"] if trace["name"] == "Whole block")
     shown = np.frombuffer(base64.b64decode(whole["y"]["bdata"]), whole["y"]["dtype"])
     np.testing.assert_allclose(shown, block_values(run).of_block(5)["mean"], rtol=1e-6)
-    (link,) = test.get("page_link")
+    (link,) = (one for one in test.get("page_link") if "in Heads" in one.proto.label)
     assert "block=5" in link.proto.query_string and "ts=0.6" in link.proto.query_string
     alive(test.switch_page(HEADS).run())
     assert any("Block 5, head " in html.proto.body for html in test.get("html"))
+
+
+def test_the_router_of_a_block_is_told_as_it_was_recorded_or_would_be(at, captures, tmp_path):
+    run = Run.open(captures / "full")
+    ran = decisions_of(run).ran[0]
+    text = words(at(block="3"))
+    low, high = bounds(run, decisions_of(run), Selection())
+    assert f"K from {low} to {high} would run block 3 at {ran[:, 3].sum()} of {len(ran)} timesteps" in text
+    assert "no router decides on block 0" in words(at(block="0"))
+    folder = tmp_path / "captures" / "routed"
+    shutil.copytree(captures / "full", folder)
+    routes = routes_of(run, np.random.default_rng(0).random((6, len(run.timesteps), run.geometry.blocks)) < 0.6)
+    write_routes(folder, routes, Run.open(folder).identity)
+    test = at(name="routed", folder=tmp_path / "captures", block="3")
+    table = block_runs(Run.open(folder).routes(), 3)
+    assert f"ran block 3 in **{routes[routes['block'] == 3]['ran'].mean():.0%}** of the steps of 6 samples" in words(
+        test
+    )
+    (chart,) = (one for one in test.get("plotly_chart") if "block_router" in one.proto.id)
+    shown = json.loads(chart.proto.spec)["data"][0]["y"]
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(shown["bdata"]), shown["dtype"]), table["ran"])
+
+
+def routes_of(run: Run, ran: np.ndarray) -> pd.DataFrame:
+    """Decisions [sample, step, block] as a run keeps them."""
+    sample, step, block = np.indices(ran.shape)
+    columns = {
+        "sample": sample, "step": step, "timestep": run.timesteps[step], "block": block, "score": ran.astype(float),
+        "ran": ran, "distance": np.zeros(ran.shape), "asked": np.ones(ran.shape), "achieved": np.ones(ran.shape),
+    }  # fmt: skip
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()})
+
+
+def test_a_block_is_left_out_of_the_video_of_the_same_prompt_and_seed(open_page, tmp_path):
+    page = {"run": "runs/demo", "block": "3"}
+    test = alive(open_page(BLOCKS, PROJECT / "data" / "runs", **page))
+    test = alive(test.button(key="ablate_block").click().run())
+    jobs = open_workspace(tmp_path / "workspace").list(command="generate")
+    dense, without = sorted((job.arguments for job in jobs), key=lambda arguments: arguments["router"] != "none")
+    for name in ("model", "prompt", "seed", "steps"):
+        assert dense[name] == without[name]
+    table = DecisionTable.load(without["router"])
+    assert np.argwhere(~table.ran).tolist() == [[0, 3]] and "mask" not in without
+    assert "without block 3" in words(test) and "ablate_block" not in [button.key for button in test.button]
+    for block in ("0", "7"):
+        always = alive(open_page(BLOCKS, PROJECT / "data" / "runs", **page | {"block": block}))
+        assert "always run" in words(always) and "ablate_block" not in [button.key for button in always.button]
 
 
 def test_filters_change_what_is_shown(at, captures):

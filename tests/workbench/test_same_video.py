@@ -26,9 +26,11 @@ def demo_run() -> Run:
 def test_a_dense_video_of_one_page_is_found_by_the_others(demo_run, tmp_path, monkeypatch):
     monkeypatch.setattr("workbench.jobs.api.Jobs.ensure_worker", lambda *_, **__: None)
     places = Places(tmp_path / "workspace")
-    heads = ablation.Ablation("one", np.zeros((8, 10), bool), PREVIEW, "demo")
+    heads = ablation.heads_off(demo_run, places, "one", np.zeros((8, 10), bool))
+    block = ablation.block_off(demo_run, places, 3)
     asked = {
-        "ablation": heads.jobs(demo_run, places)[0],
+        "ablation": ablation.Ablation(heads, PREVIEW, "demo").jobs(demo_run)[0],
+        "ablation of a block": ablation.Ablation(block, PREVIEW, "demo").jobs(demo_run)[0],
         "prune": prune_work.generate_job_arguments(demo_run, PREVIEW, None),
         "route": route_work.generate_arguments(demo_run, PREVIEW, route_work.DENSE, places),
         "typed": {"model": "demo", "prompt": "a red 7", "seed": 3, "steps": 5, "out": "video.mp4"},

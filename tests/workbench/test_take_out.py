@@ -184,6 +184,11 @@ def test_recorded_decisions_are_made_again_too(taken, routed, link):
         check(given)
 
 
+def test_the_router_of_a_block_is_made_again_too(taken, routed):
+    found = {given.key: given for given in taken("blocks", routed, run=f"{routed.name}/run", block="2")}
+    check(found["block_router"])
+
+
 def test_a_mask_file_and_a_missing_table_have_words_too(tmp_path):
     run = Run.open("data/runs/demo")
     path = tmp_path / "it's a mask.safetensors"

@@ -1,16 +1,17 @@
-"""Ablation: the same prompt and seed with some heads masked, as jobs, beside the dense video on one transport."""
+"""Ablation: the same prompt and seed with some heads or a block off, as jobs, beside the dense video on one transport."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import streamlit as st
 
 from analysis.runs import Run
 from pare import mask as masks
+from pare.depth.table import DecisionTable
 from pare.errors import InputError
 from workbench.components.copy_button.component import copy_button
 from workbench.head_sets import mask_without
@@ -19,6 +20,7 @@ from workbench.pages import prune_work as work
 from workbench.pages.compare_link import compare_link
 from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS, usual_steps
 from workbench.pages.job_view import cancel, show_progress
+from workbench.pages.route_work import DENSE, table_path
 from workbench.pages.run_model import model_of, unreadable
 from workbench.pages.shell import guard, jobs_of
 from workbench.pages.text import command_line, plain, short_path
@@ -34,32 +36,57 @@ STEPS_WIDTH = 120
 """Pixels of the steps field beside the button."""
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """Heads that are off (`members` [block, head]), what they are called, and what is generated with and without them."""
+@dataclass(frozen=True, eq=False)
+class Off:
+    """What is off, in words; the `flag` of `generate` and its `file` that switch it off, and what writes that file."""
 
     words: str
-    members: np.ndarray
+    flag: Literal["mask", "router"]
+    file: Path
+    save: Callable[[Path], object]
+
+
+def heads_off(run: Run, places: Places, words: str, members: np.ndarray) -> Off:
+    """These heads [block, head], by a mask with a name of its own for every set and model.
+
+    Saving raises `InputError` where a block would keep none of its heads.
+    """
+    said = hashlib.sha256(members.tobytes() + str(run.manifest.model.get("config_hash")).encode())
+    file = places.workspace / MASKS_FOLDER / f"without-{said.hexdigest()[:16]}.safetensors"
+    return Off(words, "mask", file, lambda path: masks.save(mask_without(run, members, {"removed": words}), path))
+
+
+def block_off(run: Run, places: Places, block: int) -> Off:
+    """A whole block at every step, by a decision table of one row; not the first or the last, which always run."""
+    ran = np.ones((1, run.geometry.blocks), bool)
+    ran[0, block] = False
+    table = DecisionTable((500.0,), ran, about={"without": f"block {block}"})
+    return Off(f"block {block}", "router", table_path(places, table), table.save)
+
+
+@dataclass(frozen=True, eq=False)
+class Ablation:
+    """What is off, and what is generated with and without it, by which model."""
+
+    off: Off
     preview: work.Preview
     model: str
 
-    def mask_path(self, run: Run, places: Places) -> Path:
-        """Where the mask of these heads lies: a name of its own for every set and model."""
-        said = hashlib.sha256(self.members.tobytes() + str(run.manifest.model.get("config_hash")).encode())
-        return places.workspace / MASKS_FOLDER / f"without-{said.hexdigest()[:16]}.safetensors"
-
-    def jobs(self, run: Run, places: Places) -> list[dict[str, Any]]:
+    def jobs(self, run: Run) -> list[dict[str, Any]]:
         """The arguments of both `generate` jobs, dense first."""
-        mask = self.mask_path(run, places)
-        return [work.generate_job_arguments(run, self.preview, each, model=self.model) for each in (None, mask)]
+        off = self.off
+        if off.flag == "mask":
+            masked = (None, off.file)
+            return [work.generate_job_arguments(run, self.preview, each, model=self.model) for each in masked]
+        dense = work.generate_job_arguments(run, self.preview, None, model=self.model)
+        # A model's own router would leave out other blocks as well.
+        return [{**dense, **DENSE}, {**dense, "out": "routed.mp4", "router": str(off.file)}]
 
 
-def ablation_of(
-    run: Run, places: Places, words: str, members: np.ndarray, clips: Clips | None, selection: Selection, key: str
-) -> Ablation:
-    """The ablation of these heads with the prompt and seed that the page shows, else with the run's own first ones.
+def ablation_of(run: Run, places: Places, off: Off, clips: Clips | None, selection: Selection, key: str) -> Ablation:
+    """The ablation with the prompt and seed that the page shows, else with the run's own first ones.
 
-    Its steps are those of the field beside the button `key`, else of the last ablation of these heads, else the usual.
+    Its steps are those of the field beside the button `key`, else of the last ablation of the same, else the usual.
     """
     model = model_of(run, places)
     usual = USUAL_STEPS if unreadable(model) else usual_steps(model)
@@ -70,8 +97,8 @@ def ablation_of(
         preview = work.Preview(sample.prompt, sample.seed, usual)
     else:
         preview = work.Preview(PROMPT, 0, usual)
-    ablation = Ablation(words, members, preview, model)
-    steps = st.session_state.get(_steps_key(key)) or _last_steps(run, places, ablation) or usual
+    ablation = Ablation(off, preview, model)
+    steps = st.session_state.get(_steps_key(key)) or _last_steps(places, off) or usual
     return replace(ablation, preview=replace(preview, steps=steps))
 
 
@@ -83,12 +110,11 @@ def _problem_key(key: str) -> str:
     return f"{key}_problem"
 
 
-def _last_steps(run: Run, places: Places, ablation: Ablation) -> int | None:
-    """The steps of the last ablation of these heads, whatever its prompt, so that it shows again after a reload."""
+def _last_steps(places: Places, off: Off) -> int | None:
+    """The steps of the last ablation of the same, whatever its prompt, so that it shows again after a reload."""
     if not (places.workspace / "jobs.sqlite3").is_file():
         return None
-    mask = str(ablation.mask_path(run, places))
-    jobs = [job for job in jobs_of(places).list(command="generate") if job.arguments.get("mask") == mask]
+    jobs = [job for job in jobs_of(places).list(command="generate") if job.arguments.get(off.flag) == str(off.file)]
     last = max(jobs, key=lambda job: job.created, default=None)
     steps = None if last is None else last.arguments.get("steps")
     return steps if isinstance(steps, int) else None
@@ -96,14 +122,14 @@ def _last_steps(run: Run, places: Places, ablation: Ablation) -> int | None:
 
 def missing_jobs(run: Run, places: Places, ablation: Ablation) -> list[dict[str, Any]]:
     """The jobs that are neither done nor on their way."""
-    return [each for each in ablation.jobs(run, places) if not _settled(places, work.find(places, "generate", each))]
+    return [each for each in ablation.jobs(run) if not _settled(places, work.find(places, "generate", each))]
 
 
 def start(run: Run, places: Places, ablation: Ablation) -> None:
-    """Write the mask and submit what is missing. Raises `InputError` where a block would keep none of its heads."""
-    path = ablation.mask_path(run, places)
-    if not path.is_file():
-        masks.save(mask_without(run, ablation.members, {"removed": ablation.words}), path)
+    """Write what switches it off, and submit what is missing. Raises `InputError` as `heads_off` does."""
+    off = ablation.off
+    if not off.file.is_file():
+        off.save(off.file)
     for arguments in missing_jobs(run, places, ablation):
         jobs_of(places).submit("generate", arguments)
 
@@ -145,7 +171,7 @@ def show_jobs(run: Run, places: Places, ablation: Ablation, key: str) -> None:
     """
     if problem := st.session_state.pop(_problem_key(key), None):
         st.error(problem, icon=":material/error:")
-    if work.find(places, "generate", ablation.jobs(run, places)[1]) is None:
+    if work.find(places, "generate", ablation.jobs(run)[1]) is None:
         return
     active = any(job is not None and job.active for job in _found(run, places, ablation))
 
@@ -154,7 +180,7 @@ def show_jobs(run: Run, places: Places, ablation: Ablation, key: str) -> None:
             found = _found(run, places, ablation)
             if active and not any(job is not None and job.active for job in found):
                 st.rerun()
-            for name, job in zip(("dense", f"without {ablation.words}"), found, strict=True):
+            for name, job in zip(("dense", f"without {ablation.off.words}"), found, strict=True):
                 if job is not None and _video(places, job) is None:
                     _show_job(places, job, name, key)
 
@@ -170,12 +196,12 @@ def show_ablations(run: Run, places: Places, ablations: Sequence[Ablation], sele
         if dense is not None and without is not None:
             # Two ablations may have been generated with other steps each, so from another dense video.
             same = dense == videos.setdefault("dense", dense)
-            videos |= {f"without {ablation.words}": without}
+            videos |= {f"without {ablation.off.words}": without}
             videos |= {} if same else {f"dense, {ablation.preview.steps} steps": dense}
             shown.append((ablation, dense, without))
     if not shown:
         return
-    st.header(plain(f"Without {' and '.join(each.words for each, *_ in shown)}"), anchor=False)
+    st.header(plain(f"Without {' and '.join(each.off.words for each, *_ in shown)}"), anchor=False)
     show_player(places, videos, selection, geometry=run.geometry, tallest=230, key="ablation_player")
     last, dense, without = shown[-1]
     command = command_line(
@@ -184,8 +210,8 @@ def show_ablations(run: Run, places: Places, ablations: Sequence[Ablation], sele
         prompt=last.preview.prompt,
         seed=last.preview.seed,
         steps=last.preview.steps,
-        mask=short_path(last.mask_path(run, places)),
-        out="masked.mp4",
+        out="without.mp4",
+        **{last.off.flag: short_path(last.off.file)},
     )
     with st.container(horizontal=True):
         copy_button("Copy as command line", command, key="copy_ablation_command")
@@ -206,7 +232,7 @@ def _show_job(places: Places, job: Job, name: str, key: str) -> None:
 
 
 def _found(run: Run, places: Places, ablation: Ablation) -> list[Job | None]:
-    return [work.find(places, "generate", arguments) for arguments in ablation.jobs(run, places)]
+    return [work.find(places, "generate", arguments) for arguments in ablation.jobs(run)]
 
 
 def _video(places: Places, job: Job | None) -> Path | None:

@@ -19,13 +19,16 @@ from workbench import recipes
 from workbench.components.block_map.component import block_map
 from workbench.components.copy_button.component import copy_button
 from workbench.components.head_grid.component import head_grid
-from workbench.pages import data
+from workbench.pages import data, head_data
+from workbench.pages.ablation import Ablation, ablation_of, block_off, show_ablations, show_button, show_jobs
+from workbench.pages.block_router import show_router
 from workbench.pages.chart import show_chart, take_out
 from workbench.pages.drawn import drawn
 from workbench.pages.grid_frame import grid_frame
 from workbench.pages.report_button import report_button
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
 from workbench.pages.text import capture_command, command_line, plain, short_path
+from workbench.places import Places
 from workbench.state import Selection
 
 
@@ -182,8 +185,26 @@ def show_heads(run: Run, selection: Selection, block: int) -> None:
     )
 
 
+def show_ablation(run: Run, places: Places, selection: Selection, block: int) -> Ablation | None:
+    """The button that leaves the chosen block out of a video, with its jobs; None for a block that always runs."""
+    st.header(f"Without block {block}", anchor=False)
+    if block in (0, run.geometry.blocks - 1):
+        st.markdown("The first and the last block always run, so a video without this one cannot be made.")
+        return None
+    with guard("videos"):
+        clips = head_data.clips(run, places, selection)
+        ablation = ablation_of(run, places, block_off(run, places, block), clips, selection, "ablate_block")
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            cost = show_button(run, places, ablation, "Leave this block out", "ablate_block")
+        if cost is not None:
+            st.caption(cost)
+        show_jobs(run, places, ablation, "ablate_block")
+        return ablation
+    return None
+
+
 def show_page(shell: Shell) -> None:
-    run, selection = shell.run, shell.selection
+    run, selection, places = shell.run, shell.selection, shell.places
     if run is None:
         empty_state(shell.places, shell.names)
         return
@@ -203,6 +224,15 @@ def show_page(shell: Shell) -> None:
             show_parts(run, selection, block)
         with guard("heads of the block"):
             show_heads(run, selection, block)
+        ablation = None
+        router, videos = st.columns(2, gap="medium")
+        with router, guard("router"):
+            show_router(run, selection, block)
+        with videos, guard("ablation"):
+            ablation = show_ablation(run, places, selection, block)
+        with guard("ablation"):
+            if ablation is not None:
+                show_ablations(run, places, [ablation], selection)
 
 
 show_page(open_shell(filters=True, page="blocks"))

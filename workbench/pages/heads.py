@@ -16,7 +16,7 @@ from pare.errors import InputError
 from workbench import recipes
 from workbench.components.copy_button.component import copy_button
 from workbench.pages import data, head_data
-from workbench.pages.ablation import Ablation, ablation_of, show_ablations, show_button, show_jobs
+from workbench.pages.ablation import Ablation, ablation_of, heads_off, show_ablations, show_button, show_jobs
 from workbench.pages.chart import show_chart
 from workbench.pages.drawn import drawn
 from workbench.pages.generate_panel import show_folded, show_generate_panel
@@ -191,7 +191,8 @@ def show_page(shell: Shell) -> None:
         def ablation_of_head(now: Selection, cell: tuple[int, int]) -> Ablation:
             members = np.zeros(cells.by_head().shape, bool)
             members[cell] = True
-            return ablation_of(run, places, f"block {cell[0]}, head {cell[1]}", members, clips, now, "ablate_head")
+            off = heads_off(run, places, f"block {cell[0]}, head {cell[1]}", members)
+            return ablation_of(run, places, off, clips, now, "ablate_head")
 
         def show_all(now: Selection) -> None:
             with guard("head grid"):
@@ -223,7 +224,8 @@ def show_page(shell: Shell) -> None:
         crossed = loaded.array if loaded is not None else removed_heads(found) if wanted else None
         of_set = []
         if loaded is not None:
-            of_set = [ablation_of(run, places, f"set {loaded.name}", loaded.array, clips, selection, "ablate_set")]
+            off = heads_off(run, places, f"set {loaded.name}", loaded.array)
+            of_set = [ablation_of(run, places, off, clips, selection, "ablate_set")]
         show_headline(run, cells, marks, selection)
         grid, card = st.columns([11, 9], gap="medium")
         with grid:
