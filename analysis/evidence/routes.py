@@ -240,7 +240,7 @@ def _sentence(verdict: Verdict, found: RouteVariation, followed: list[str], reco
     text = f"{who}, two samples {'' if recorded else 'would '}disagree on {found.disagreement:.1%}{interval} of the decisions"
     if followed:
         return f"{start}{text}, more so where they differ in {listed(followed)}."
-    return f"{start}{text}; which part of the content that follows is open."
+    return f"{start}{text}; whether that goes with an attribute of the content is open."
 
 
 def _notes(table: pd.DataFrame, found: RouteVariation) -> tuple[str, ...]:

@@ -18,9 +18,13 @@ from analysis.findings import block_finding
 from analysis.roles import classify
 from analysis.routes import write_routes
 from analysis.runs import Run
+from pare.depth.budget import BudgetSchedule
+from pare.depth.decision import redecide
 from pare.depth.table import DecisionTable
+from pare.video import write_video
 from tests.runs_fixture import make_run
 from tests.sampled_run import SINK_HEAD, UNIFORM_HEAD, make_sampled_run
+from tests.workbench.test_prune_page import work_off
 from workbench import cli
 from workbench.jobs.api import open_workspace
 from workbench.pages.route_plan import bounds, decisions_of
@@ -134,6 +138,9 @@ def test_the_router_of_a_block_is_told_as_it_was_recorded_or_would_be(at, captur
     text = words(at(block="3"))
     low, high = bounds(run, decisions_of(run), Selection())
     assert f"K from {low} to {high} would run block 3 at {ran[:, 3].sum()} of {len(ran)} timesteps" in text
+    again = redecide(decisions_of(run).scores[0], BudgetSchedule.linear(4, 5), timesteps=decisions_of(run).timesteps)
+    often = again.ran[:, 3].sum()
+    assert f"K from 4 to 5 would run block 3 at {often} of {len(ran)}" in words(at(block="3", kmin="4", kmax="5"))
     assert "no router decides on block 0" in words(at(block="0"))
     folder = tmp_path / "captures" / "routed"
     shutil.copytree(captures / "full", folder)
@@ -141,8 +148,9 @@ def test_the_router_of_a_block_is_told_as_it_was_recorded_or_would_be(at, captur
     write_routes(folder, routes, Run.open(folder).identity)
     test = at(name="routed", folder=tmp_path / "captures", block="3")
     table = block_runs(Run.open(folder).routes(), 3)
-    assert f"ran block 3 in **{routes[routes['block'] == 3]['ran'].mean():.0%}** of the steps of 6 samples" in words(
-        test
+    assert (
+        f"ran block 3 in **{routes[routes['block'] == 3]['ran'].mean():.0%}** of the steps of all 6 samples"
+        in words(test)
     )
     (chart,) = (one for one in test.get("plotly_chart") if "block_router" in one.proto.id)
     shown = json.loads(chart.proto.spec)["data"][0]["y"]
@@ -170,6 +178,17 @@ def test_a_block_is_left_out_of_the_video_of_the_same_prompt_and_seed(open_page,
     table = DecisionTable.load(without["router"])
     assert np.argwhere(~table.ran).tolist() == [[0, 3]] and "mask" not in without
     assert "without block 3" in words(test) and "ablate_block" not in [button.key for button in test.button]
+    made = open_workspace(tmp_path / "workspace")
+
+    def generated(job, folder: Path) -> dict:
+        write_video(np.full((17, 48, 48, 3), 9, np.uint8), folder / job.arguments["out"], 8, {})
+        return {}
+
+    work_off(made, generated)
+    test = alive(open_page(BLOCKS, PROJECT / "data" / "runs", **page))
+    assert "player" in components(test) and "Without block 3" in words(test)
+    command = next(one.proto.json for one in test.get("bidi_component") if "--router" in one.proto.json)
+    assert Path(without["router"]).name in command and "without.mp4" in command
     for block in ("0", "7"):
         always = alive(open_page(BLOCKS, PROJECT / "data" / "runs", **page | {"block": block}))
         assert "always run" in words(always) and "ablate_block" not in [button.key for button in always.button]

@@ -1,6 +1,7 @@
 """The Evidence page without answers, with the demo's, with stale and damaged ones, and after measuring."""
 
 import shlex
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def test_one_click_measures_and_the_answer_takes_the_place_of_the_stored_one(at,
 
 def test_measuring_again_offers_what_the_answer_was_measured_with():
     stored = {name: read_answer(PROJECT / "data" / "evidence" / f"{name}.json") for name in ("premise", "scores")}
-    assert effort_of("premise", "demo", stored["premise"]) == Effort(samples=24, steps=10, draws=1)
+    assert effort_of("premise", "demo", stored["premise"]) == Effort(24, 10, draws=1, removed=(1, 2))
     assert effort_of("scores", "demo", stored["scores"]) == Effort(samples=2, steps=20)
     assert effort_of("premise", "demo", None) == Effort(samples=24, steps=20)
     run, places = Run.open(PROJECT / "data" / "runs" / "demo"), Places(PROJECT / "nowhere", (), PROJECT / "data")
@@ -162,6 +163,9 @@ def test_measuring_again_offers_what_the_answer_was_measured_with():
     own = dict(pairwise(stored["premise"].command.split()))
     for flag in ("samples", "draws", "steps"):
         assert str(arguments[flag]) == own[f"--{flag}"], flag
+    assert "remove" not in arguments
+    other = job_arguments(run, "premise", Selection(), places, replace(effort, removed=(1, 3)))
+    assert other["remove"] == [1, 3]
     videos = stored["premise"].n["videos"]
     assert f"{videos} videos of 10 steps, 24 prompts, 1 draw" in cost_line(run, "premise", places, effort)
     assert not {"steps", "draws"} & set(job_arguments(run, "premise", Selection(), places, Effort(24, 20)))

@@ -4,16 +4,19 @@ import doctest
 import importlib
 import shlex
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from analysis.runs import Run
 from pare import mask as masks
 from tests.runs_fixture import make_run
 from workbench import cli, head_sets
 from workbench.jobs.api import open_workspace
-from workbench.places import PROJECT
+from workbench.pages.head_difference_view import another_command
+from workbench.places import PROJECT, Places
 from workbench.state import Selection
 
 PAGE = "workbench/pages/heads.py"
@@ -88,7 +91,13 @@ def test_a_run_without_another_to_subtract_says_which_command_makes_one(open_pag
     test = alive(open_page(PAGE, tmp_path / "alone", view="difference"))
     command = next(code.value for code in test.code if code.value.startswith("pare capture"))
     cli.check_words("capture", shlex.split(command)[2:])
-    assert "--seed 1" in command and "--samples 6" in command and "difference_grid" not in components(test)
+    assert "difference_grid" not in components(test)
+    # Sample i has seed + i, so that the next seeds are those after all of them.
+    run, given = Run.open(tmp_path / "alone" / "run"), dict(pairwise(shlex.split(command)))
+    assert int(given["--seed"]) > max(sample.seed for sample in run.manifest.samples) and given["--samples"] == "6"
+    assert given["--prompts"] == "prompts.txt" and given["--frames"] == str(run.manifest.clip["frames"])
+    demo = another_command(Run.open(PROJECT / "data" / "runs" / "demo"), Places(tmp_path))
+    assert " --seed 200 " in demo and "--guidance 3" in demo and "--prompts" not in demo
 
 
 def test_the_view_and_the_order_of_heads_draw_their_part_alone(at):
@@ -130,9 +139,7 @@ def test_a_link_to_a_set_that_is_gone_says_so(at):
 
 
 def test_the_mask_of_a_set_is_without_it(captures, tmp_path):
-    from analysis.runs import Run
     from workbench.pages.head_sets_panel import set_mask
-    from workbench.places import Places
 
     run = Run.open(captures / "first")
     made = head_sets.of_run(run, "one", head_sets.as_array(run, [(2, 3)]), {})

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pare import mask as masks
 from pare.errors import InputError
+from workbench.pages.ablation import MASKS_FOLDER
 from workbench.places import Places
 
 
@@ -75,7 +76,8 @@ def test_names_round_trip_and_runs_are_found_in_order(places):
 
 def test_masks_are_told_by_their_head_and_not_looked_for_inside_runs_and_models(places, tmp_path):
     keep = np.ones((2, 4), bool)
-    for folder in ("workspace/jobs/1/artefacts", "data/masks", "mine", "secret"):
+    # What an ablation switches off is no mask to choose from.
+    for folder in ("workspace/jobs/1/artefacts", "data/masks", "mine", "secret", f"workspace/{MASKS_FOLDER}"):
         masks.save(masks.Mask(keep, keep, keep), tmp_path / folder / "mask.safetensors")
     (tmp_path / "data" / "masks" / "other.safetensors").write_bytes(b"\x10" + bytes(7) + b'{"a":1}         ')
     (tmp_path / "data" / "masks" / "way-out.safetensors").symlink_to(tmp_path / "secret" / "mask.safetensors")

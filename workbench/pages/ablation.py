@@ -98,7 +98,7 @@ def ablation_of(run: Run, places: Places, off: Off, clips: Clips | None, selecti
     else:
         preview = work.Preview(PROMPT, 0, usual)
     ablation = Ablation(off, preview, model)
-    steps = st.session_state.get(_steps_key(key)) or _last_steps(places, off) or usual
+    steps = st.session_state.get(_steps_key(key)) or _last_steps(places, off, model) or usual
     return replace(ablation, preview=replace(preview, steps=steps))
 
 
@@ -110,12 +110,13 @@ def _problem_key(key: str) -> str:
     return f"{key}_problem"
 
 
-def _last_steps(places: Places, off: Off) -> int | None:
-    """The steps of the last ablation of the same, whatever its prompt, so that it shows again after a reload."""
+def _last_steps(places: Places, off: Off, model: str) -> int | None:
+    """The steps of the model's last ablation of the same, whatever its prompt, so that it shows again after a reload."""
     if not (places.workspace / "jobs.sqlite3").is_file():
         return None
-    jobs = [job for job in jobs_of(places).list(command="generate") if job.arguments.get(off.flag) == str(off.file)]
-    last = max(jobs, key=lambda job: job.created, default=None)
+    wanted = {off.flag: str(off.file), "model": model}
+    alike = (job for job in jobs_of(places).list(command="generate") if wanted.items() <= job.arguments.items())
+    last = max(alike, key=lambda job: job.created, default=None)
     steps = None if last is None else last.arguments.get("steps")
     return steps if isinstance(steps, int) else None
 
@@ -153,14 +154,15 @@ def show_button(run: Run, places: Places, ablation: Ablation, label: str, key: s
             label,
             key=key,
             icon=":material/visibility_off:",
-            help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without them.",
+            help=f"Generates “{plain(ablation.preview.prompt)}”, seed {ablation.preview.seed}, without "
+            f"{plain(ablation.off.words)}.",
             on_click=start_or_say,
             args=(run, places, ablation, key),
         )
     st.number_input("Steps", 1, MOST_STEPS, ablation.preview.steps, key=_steps_key(key), width=STEPS_WIDTH)
     if not lacking:
         there = not any(job is not None and job.active for job in _found(run, places, ablation))
-        return "Generated: it shows below the videos." if there else None
+        return "Generated: it shows below." if there else None
     cost = work.preview_cost(places, run, ablation.preview.steps, len(lacking), model=ablation.model)
     return plain(f"{label}: {cost}")
 

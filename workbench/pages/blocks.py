@@ -187,20 +187,20 @@ def show_heads(run: Run, selection: Selection, block: int) -> None:
 
 def show_ablation(run: Run, places: Places, selection: Selection, block: int) -> Ablation | None:
     """The button that leaves the chosen block out of a video, with its jobs; None for a block that always runs."""
-    st.header(f"Without block {block}", anchor=False)
+    st.header(f"What block {block} does to a video", anchor=False)
     if block in (0, run.geometry.blocks - 1):
         st.markdown("The first and the last block always run, so a video without this one cannot be made.")
         return None
+    clips = None
     with guard("videos"):
         clips = head_data.clips(run, places, selection)
-        ablation = ablation_of(run, places, block_off(run, places, block), clips, selection, "ablate_block")
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            cost = show_button(run, places, ablation, "Leave this block out", "ablate_block")
-        if cost is not None:
-            st.caption(cost)
-        show_jobs(run, places, ablation, "ablate_block")
-        return ablation
-    return None
+    ablation = ablation_of(run, places, block_off(run, places, block), clips, selection, "ablate_block")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        cost = show_button(run, places, ablation, "Leave this block out", "ablate_block")
+    if cost is not None:
+        st.caption(cost)
+    show_jobs(run, places, ablation, "ablate_block")
+    return ablation
 
 
 def show_page(shell: Shell) -> None:
@@ -235,4 +235,4 @@ def show_page(shell: Shell) -> None:
                 show_ablations(run, places, [ablation], selection)
 
 
-show_page(open_shell(filters=True, page="blocks"))
+show_page(open_shell(poll_jobs=False, filters=True, page="blocks"))

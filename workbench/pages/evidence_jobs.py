@@ -1,6 +1,6 @@
 """The jobs behind the Evidence page: one click measures a question on the open run and its model, its cost first."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
@@ -36,15 +36,17 @@ DRAWS, KINDS = 2, 2
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a question that runs the model is asked: prompts, steps of each video, draws of random heads."""
+    """How much a question that runs the model is asked: prompts, steps of each video, draws of random heads, and how many
+    heads of every block go at a time (none named: as many as the command takes)."""
 
     samples: int
     steps: int
     draws: int = DRAWS
+    removed: tuple[int, ...] = ()
 
 
 def effort_of(question: str, model: str, answer: Answer | None) -> Effort:
-    """What the answer was measured with, so that measuring again is measuring the same; else what the command would take."""
+    """As much as the answer was measured with, else as the command would take."""
     usual = Effort(SAMPLES[question], usual_steps(model))
     if answer is None:
         return usual
@@ -54,7 +56,7 @@ def effort_of(question: str, model: str, answer: Answer | None) -> Effort:
         return Effort(samples, steps)
     sets = answer.tables["sets"]
     draws = int((sets["kind"] == RANDOM).sum()) // max(1, sets["removed"].nunique())
-    return Effort(samples, steps, draws)
+    return Effort(samples, steps, draws, tuple(answer.settings.get("removed", ())))
 
 
 def job_arguments(
@@ -77,7 +79,13 @@ def job_arguments(
             arguments["steps"] = effort.steps
         if question == "premise" and effort.draws != DRAWS:
             arguments["draws"] = effort.draws
+        if question == "premise" and _removed(run, effort) != numbers_of_heads(None, run.geometry):
+            arguments["remove"] = list(effort.removed)
     return arguments
+
+
+def _removed(run: Run, effort: Effort) -> tuple[int, ...]:
+    return effort.removed or numbers_of_heads(None, run.geometry)
 
 
 def run_prompts(run: Run) -> list[str]:
@@ -90,20 +98,21 @@ def cost_line(run: Run, question: str, places: Places, effort: Effort | None) ->
     if effort is None:
         return "Reads the run alone: a second or two on this machine."
     model = model_of(run, places)
+    matching: dict[str, Any] = {"question": question, "model": model}
     settings, device = RunSettings.of(steps=effort.steps).filled(model), fastest_device()
     if question == "scores":
         units = forwards = forwards_of_scores(run.geometry, settings, effort.samples, SCORERS)
         guess = plan(model, settings, device=device, forwards=forwards)
         what = f"{forwards:,} forwards on {effort.samples} clean samples"
     else:
-        removed = numbers_of_heads(None, run.geometry)
-        units = videos_of_premise(effort.samples, removed, effort.draws, KINDS)
+        units = videos_of_premise(effort.samples, _removed(run, effort), effort.draws, KINDS)
         guess = plan(model, settings, device=device, forwards=forwards_per_clip(settings), clips=units)
         draws = f"{effort.draws} draw{'s' if effort.draws != 1 else ''} of random heads"
         what = f"{units} videos of {settings.steps} steps, {effort.samples} prompts, {draws}"
+        matching["steps"] = None if effort.steps == usual_steps(model) else effort.steps
     line = f"{what} on {device}: {tera(guess['flops'])}, {gibi(guess['memory']['total'])} of memory"
     if (places.workspace / "jobs.sqlite3").is_file():
-        each = jobs_of(places).history("evidence", matching={"question": question, "model": model})
+        each = jobs_of(places).history("evidence", matching=matching)
         line += "" if each is None else f", about {duration(max(1, each * units))} as last time"
     return line + "."
 
@@ -126,10 +135,12 @@ def show_measure(run: Run, question: str, selection: Selection, places: Places, 
         most = min(MOST_SAMPLES, prompts)
         with st.container(horizontal=True):
             samples = st.number_input(
-                "Prompts", 1, most, min(before.samples, most), key=f"evidence_samples_{question}", width=160
+                "Prompts", 1, most, min(before.samples, most), key=f"evidence_samples_{question}_{run.hash}", width=160
             )
-            steps = st.number_input("Steps", 1, MOST_STEPS, before.steps, key=f"evidence_steps_{question}", width=160)
-        effort = Effort(int(samples), int(steps), before.draws)
+            steps = st.number_input(
+                "Steps", 1, MOST_STEPS, before.steps, key=f"evidence_steps_{question}_{run.hash}", width=160
+            )
+        effort = replace(before, samples=int(samples), steps=int(steps))
     arguments = job_arguments(run, question, selection, places, effort)
     job = find(places, "evidence", arguments)
     active = job is not None and job.active

@@ -126,11 +126,12 @@ def measured_ranks(run: Run, places: Places, cell: tuple[int, int]) -> list[Rank
     found = measured_scores(run, places)
     if found.answer is None or found.path is None or "heads" not in found.answer.tables:
         return []
-    return _measured_ranks(str(found.path), found.path.stat().st_mtime_ns, cell, found.answer.tables["heads"])
+    return _measured_ranks(str(found.path), cell, found.answer.tables["heads"])
 
 
-@kept(st.cache_data, max_entries=64)
-def _measured_ranks(path: str, when: int, cell: tuple[int, int], _table: pd.DataFrame) -> list[Rank]:
+# As long as the answer itself is held.
+@kept(st.cache_data, ttl=LOOK_SECONDS * 5, max_entries=64)
+def _measured_ranks(path: str, cell: tuple[int, int], _table: pd.DataFrame) -> list[Rank]:
     return ranks_in(_table[_table["kind"] == "self"], *cell)
 
 

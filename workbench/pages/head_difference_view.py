@@ -24,17 +24,19 @@ DIFFERED = tuple(name for name, metric in METRICS.items() if len(metric.needs) =
 
 
 def another_command(run: Run, places: Places) -> str:
-    """The command line that captures a run which this one can be subtracted from: another seed, all else alike."""
-    made, clip = run.manifest.settings, run.manifest.clip
-    seed = made.get("seed", 0) + 1
-    flags = {name: clip[name] for name in ("height", "width", "frames")}
-    if run.manifest.mode == "trajectory":
-        flags |= {name: made[name] for name in ("steps", "shift") if made.get(name) is not None}
-    out = places.workspace / "runs" / f"{run.folder.name}-seed-{seed}"
+    """The command line that captures a run which this one can be subtracted from: of the same clip, steps and guidance,
+    with seeds that this one has not. Prompts of another model than the demo are those of a file to name.
+    """
+    made, model = run.manifest.settings, model_words(run, places)
+    flags = {**run.manifest.clip, **{name: made.get(name) for name in ("steps", "guidance", "shift")}}
+    # Sample i is made with seed + i.
+    seed = 1 + max((sample.seed for sample in run.manifest.samples), default=0)
+    out = short_path(places.workspace / "runs" / f"{run.folder.name}-seed-{seed}")
+    prompts = None if model == "demo" else "prompts.txt"
+    count = len(run.finished)
     return command_line(
-        "capture", model_words(run, places), mode=run.manifest.mode, samples=len(run.finished), seed=seed, **flags,
-        out=short_path(out),
-    )  # fmt: skip
+        "capture", model, mode=run.manifest.mode, prompts=prompts, samples=count, seed=seed, **flags, out=out
+    )
 
 
 def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[int, int] | None) -> None:
@@ -46,7 +48,7 @@ def show_difference(shell: Shell, run: Run, selection: Selection, cell: tuple[in
     if not others:
         st.markdown(
             "No other run here has this one's blocks, heads, clip length and timesteps, so there is nothing to subtract it "
-            "from. This captures one of other noise, and of a student where its folder stands for the model:"
+            "from. This captures one of other noise; a student's, where its folder stands for the model:"
         )
         st.code(another_command(run, shell.places), language=None, wrap_lines=True)
         return

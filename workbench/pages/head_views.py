@@ -29,8 +29,8 @@ from workbench.state import Selection
 
 VIEW_WORDS = {"grid": "Grid", "scatter": "Scatter", "difference": "B − A"}
 ORDER_WORDS = {"number": "by number", "ratio": "by ratio"}
-choose_view = partial(choose_in, "pinned_grid", "pinned_buttons")
-"""Choose what the view of all heads alone shows; the buttons take it away."""
+choose_view = partial(choose_in, "pinned_grid", "pinned_buttons", "pinned_ablations")
+"""Choose what the view of all heads alone shows; what links to the selection comes with it."""
 
 
 def show_controls(run: Run, selection: Selection) -> None:

@@ -37,7 +37,7 @@ def summary_of(arguments: Mapping[str, Any], limit: int = 90) -> str:
     'demo · a red 7'
     >>> summary_of({"model": "demo", "run": "/data/runs/demo", "router": "importance", "prompt": "a red 7"})
     'demo · run demo · router importance · a red 7'
-    >>> summary_of({"run": "/data/runs/demo"}), summary_of({"model": "demo", "mask": "/w/masks/without-1a.safetensors"})
+    >>> summary_of({"run": "/data/runs/demo"}), summary_of({"model": "demo", "mask": "/w/.ablations/without-1a.safetensors"})
     ('demo', 'demo · mask without-1a')
     >>> summary_of({"model": "demo", "mask": "/w/jobs/mask-1/artefacts/mask.safetensors"})
     'demo · mask'

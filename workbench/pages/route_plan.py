@@ -81,12 +81,16 @@ class RoutePlan:
 def decisions_of(run: Run) -> Decisions | None:
     """What a run has to show: recorded decisions, else an importance router's; None for a run without block norms."""
     if has_routes(run):
-        paths = [run.folder / NAME, run.folder / PARTS]
-        when = (*stamp(run.folder), *(path.stat().st_mtime_ns for path in paths if path.exists()))
-        return _recorded(run, str(run.folder), when)
+        return _recorded(run, str(run.folder), routes_stamp(run))
     if set(LENSES["residual"].needs) <= set(run.statistics):
         return _by_importance(run, str(run.folder), stamp(run.folder))
     return None
+
+
+def routes_stamp(run: Run) -> tuple[int, ...]:
+    """Changes whenever the run or its decisions do."""
+    paths = [run.folder / NAME, run.folder / PARTS]
+    return (*stamp(run.folder), *(path.stat().st_mtime_ns for path in paths if path.exists()))
 
 
 @kept(st.cache_resource, max_entries=4)

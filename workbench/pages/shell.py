@@ -121,7 +121,10 @@ def open_shell(
 
 ACTING: Mapping[str, tuple[tuple[str, ...], str]] = {
     "heads": (("branch", "steps", "sample"), "The mask takes branch, τs, τt, α and p, over all samples and steps."),
-    "blocks": (("branch", "steps", "sample"), "Roles of heads take τs and τt besides."),
+    "blocks": (
+        ("branch", "steps", "sample"),
+        "Roles of heads take τs and τt besides; a router is told over all samples and steps.",
+    ),
     "prune": (
         ("branch", "steps", "sample"),
         "Steps and sample change the ratios that are shown; the mask takes branch, τs, τt, α and p, over all of them.",
