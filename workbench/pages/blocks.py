@@ -206,7 +206,7 @@ def show_ablation(run: Run, places: Places, selection: Selection, block: int) ->
 def show_page(shell: Shell) -> None:
     run, selection, places = shell.run, shell.selection, shell.places
     if run is None:
-        empty_state(shell.places, shell.names)
+        empty_state(places, shell.names)
         return
     with guard("blocks"):
         if not run.finished:
