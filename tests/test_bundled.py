@@ -12,6 +12,9 @@ import pare.transformer  # noqa: F401 (a student's class)
 from analysis.runs import Run
 from pare.geometry import DEMO, read_json
 from pare.reference import model_identity
+from workbench.demo.sweep.cells import Plan
+from workbench.demo.sweep.table import sweep_text
+from workbench.demo.sweep.values import read_values
 from workbench.pages.data import captured_heads
 from workbench.video_sets import open_videos
 
@@ -102,3 +105,8 @@ def test_the_bundled_run_is_whole_and_opens_in_under_a_second():
     assert ratio["mean"].shape == (10, 1, 8, 10)
     assert np.all(ratio["n"] == 200)
     assert np.all((ratio["mean"] >= 0) & (ratio["mean"] <= 1))
+
+
+def test_the_page_has_the_sweep_of_the_numbers_that_are_kept():
+    text = sweep_text(read_values(DEMO.parent / "results", Plan()), Plan())
+    assert f"<!-- sweep -->\n{text}\n<!-- /sweep -->" in RESULTS.read_text("utf-8")

@@ -35,6 +35,8 @@ from workbench.demo.results.work import Bench
 from workbench.demo.sweep import __main__ as sweep
 from workbench.demo.sweep import work as sweep_work
 from workbench.demo.sweep.cells import Plan, cells
+from workbench.demo.sweep.table import sweep_text
+from workbench.demo.sweep.values import keep_values, read_values
 from workbench.distill_train import stored_dtype
 from workbench.places import Places
 
@@ -266,7 +268,7 @@ def test_the_sweep_looks_at_every_step_and_goes_on_after_a_kill(place, tmp_path)
     sweep.make(bench(), effort, io.StringIO())
     assert first.stat().st_mtime_ns == made
     assert all(bench().done(cell) for cell in cells(plan))
-    dense = json.loads((tmp_path / "sweep" / sweep_work.DENSE).read_text())
+    dense = json.loads((tmp_path / "sweep" / "teacher.json").read_text())
     # Against itself the teacher errs nowhere.
     assert all(value == 0 for each in dense["flow_loss"].values() for value in each["teacher"])
     assert all(each["values"]["flow_error"] == 0 for each in dense["videos"])
@@ -274,7 +276,17 @@ def test_the_sweep_looks_at_every_step_and_goes_on_after_a_kill(place, tmp_path)
     assert len(seen["videos"]) == 2 and len(next(iter(seen["flow_loss"].values()))["data"]) == len(
         LatentData(place / "data")
     )
-    text = sweep.text_of(tmp_path / "sweep", plan)
+    looks = read_values(tmp_path / "sweep", plan)
+    np.testing.assert_allclose(
+        looks[cells(plan)[0].name, 0]["flow_loss"],
+        np.mean([each["data"] for each in seen["flow_loss"].values()], axis=0),
+        rtol=1e-4,
+    )
+    text = sweep_text(looks, plan)
     assert "not measured yet" not in text and text.count("| 50% |") == 6
+    keep_values(looks, plan, tmp_path)
+    assert sweep_text(read_values(tmp_path, plan), plan) == text
+    with pytest.raises(InputError, match="a sweep of"):
+        read_values(tmp_path, Plan())
     first.unlink()
-    assert "1 of 6 cells are not measured yet" in sweep.text_of(tmp_path / "sweep", plan)
+    assert "1 of 6 cells are not measured yet" in sweep_text(read_values(tmp_path / "sweep", plan), plan)

@@ -33,11 +33,12 @@ def take(folder: Path, store: Path = STORE) -> int:
 
 
 def keep(folder: Path, store: Path = STORE) -> None:
-    """Make the store what a folder of results holds; one of another table is replaced whole."""
+    """Make the store what a folder of results holds; scores of another table are taken out of it."""
     if folder.resolve() == store.resolve():
         return
     if store.is_dir() and not same_table(folder, store):
-        shutil.rmtree(store)
+        for path in list(_files(store)):
+            path.unlink()
     for path in [folder / RECORD, *_files(folder)]:
         write_bytes(store / path.relative_to(folder), path.read_bytes())
 

@@ -1,7 +1,8 @@
 """Where methods separate: `python -m workbench.demo.sweep --out FOLDER [--dry-run | --write]`.
 
 Width distillation of students whose heads PARE chose, PARE without protection, and chance, at 30, 50 and 70 % cut, looked at after
-0, 50, 200 and 1,000 training steps. A killed command goes on where it was. `--write` fills docs/results.md.
+0, 50, 200 and 1,000 training steps. A killed command goes on where it was. `--write` fills docs/results.md, and keeps
+the numbers in data/results, from which the page can be filled again.
 """
 
 import argparse
@@ -11,15 +12,16 @@ from pathlib import Path
 from typing import TextIO
 
 from pare.errors import InputError
-from pare.geometry import DEMO, read_json
+from pare.geometry import DEMO
 from pare.progress import Progress
 from workbench.demo.results.effort import Effort
 from workbench.demo.results.page import PAGE, write_page
 from workbench.demo.results.progress import TableReport
 from workbench.demo.results.rows import Budget
 from workbench.demo.sweep.cells import Plan, cells, plan_lines, seconds
-from workbench.demo.sweep.table import read_observed, sweep_text
-from workbench.demo.sweep.work import DENSE, Bench
+from workbench.demo.sweep.table import sweep_text
+from workbench.demo.sweep.values import DENSE, STORE, keep_values, read_values
+from workbench.demo.sweep.work import Bench
 
 RUN = DEMO.parent / "runs" / "demo"
 
@@ -55,12 +57,6 @@ def make(bench: Bench, effort: Effort, stream: TextIO) -> None:
         report.end(number)
 
 
-def text_of(folder: Path, plan: Plan) -> str:
-    """The block of the page, from a folder of a sweep."""
-    dense = folder / DENSE
-    return sweep_text(read_observed(folder, plan), plan, read_json(dense) if dense.is_file() else None)
-
-
 def main() -> None:
     """The command line."""
     given = _parser().parse_args()
@@ -89,9 +85,11 @@ def _run(given: argparse.Namespace) -> None:
 
         torch.set_num_threads(given.threads)
         make(Bench(given.out, given.model, given.run, plan, given.data), effort, sys.stderr)
-    text = text_of(given.out, plan)
+    looks = read_values(given.out, plan)
+    text = sweep_text(looks, plan)
     if given.write:
         write_page({"sweep": text}, given.page)
+        keep_values(looks, plan, given.store)
     print(text)
 
 
@@ -102,12 +100,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, default=RUN, help="a run of the model; default: the bundled one")
     parser.add_argument("--data", type=Path, help="samples of pare distill data; default: made in the folder")
     parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--store", type=Path, default=STORE, help="where --write keeps the numbers")
     for name in ("held_out", "videos", "samples"):
         parser.add_argument("--" + name.replace("_", "-"), type=int, help=f"default: {getattr(Plan(), name)}")
     parser.add_argument("--learning-rate", type=float, help=f"default: {Plan().learning_rate}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dry-run", action="store_true", help="print trainings, steps and hours")
-    parser.add_argument("--write", action="store_true", help="fill the page from what is there; nothing is run")
+    parser.add_argument("--write", action="store_true", help="fill the page and the store; nothing is run")
     return parser
 
 

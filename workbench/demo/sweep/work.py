@@ -18,9 +18,10 @@ from pare.versions import versions
 from workbench.demo.results.rows import MASKS
 from workbench.demo.results.work import WARMUP, has_all_shards
 from workbench.demo.sweep.cells import Cell, Plan
+from workbench.demo.sweep.values import DENSE
 from workbench.settings import RunSettings
 
-SCHEMA, RECORD, DENSE = "pare-sweep/1", "sweep.json", "teacher.json"
+SCHEMA, RECORD = "pare-sweep-bench/1", "sweep.json"
 CHECKPOINT_EVERY = 25
 
 
