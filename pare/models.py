@@ -15,6 +15,7 @@ from diffusers import WanImageToVideoPipeline, WanPipeline
 import pare.transformer  # noqa: F401
 from pare.errors import InputError
 from pare.geometry import read_json
+from pare.processes import Process
 from pare.reference import check_pipeline, defaults, description_folder, model_geometry, model_identity, resolve
 from pare.transformer import PareWanTransformer3DModel
 
@@ -56,11 +57,13 @@ def load_pipeline(
     offload: str = "none",
     attention: str = "native",
     local_files_only: bool = False,
+    transformer: bool = True,
 ) -> Pipeline:
     """The pipeline that `model` names (demo, a diffusers folder or a hub id), ready to call.
 
     `dtype` auto is bfloat16 on CUDA and float32 elsewhere; VAE and image encoder stay in float32, as Wan2.1 is
-    published. `device` auto is cuda, mps or cpu, whichever is there first. Raises `InputError` for a name that has no
+    published. `device` auto is cuda, mps or cpu, whichever is there first. Without `transformer` that part is not loaded:
+    what encodes samples does not need it. Raises `InputError` for a name that has no
     weights, an incomplete folder, and a device, precision, offload or attention that this machine lacks.
     """
     reference = resolve(model)
@@ -79,6 +82,7 @@ def load_pipeline(
                 dtype={"vae": torch.float32, "image_encoder": torch.float32, "default": precision},
                 use_safetensors=True,
                 local_files_only=local_files_only or reference.kind != "hub",
+                **({} if transformer else {"transformer": None}),
             )
         except (OSError, ValueError) as error:
             raise InputError(
@@ -88,8 +92,9 @@ def load_pipeline(
                 fix="save or fetch the model again",
             ) from error
         # Before anything is hooked onto it, so that it can be routed wherever it is placed; unrouted, it is the stock one.
-        pipe.transformer = PareWanTransformer3DModel.from_stock(pipe.transformer)
-        pipe.transformer.set_attention_backend(attention)
+        if transformer:
+            pipe.transformer = PareWanTransformer3DModel.from_stock(pipe.transformer)
+            pipe.transformer.set_attention_backend(attention)
     pipe.set_progress_bar_config(disable=True)
     if offload == "model":
         pipe.enable_model_cpu_offload(device=target)
@@ -129,6 +134,18 @@ def check_device(device: str) -> torch.device:
     if device not in present and f"{device}:0" not in present:
         raise InputError("--device", got=device, expected=f"auto or one of {', '.join(present)}", fix="--device auto")
     return torch.device(device)
+
+
+def device_of(device: str, process: Process) -> torch.device:
+    """The device of one of several processes: where any GPU would do, each takes its own. Raises `InputError` as above.
+
+    >>> device_of("cpu", Process(1, 2, 1))
+    device(type='cpu')
+    """
+    found = check_device(device)
+    if found.type == "cuda" and device in ("auto", "cuda") and process.count > 1:
+        return check_device(f"cuda:{process.local_rank}")
+    return found
 
 
 def available_devices() -> list[str]:

@@ -1,6 +1,7 @@
 """Videos and captions encoded once: latents, text and image embeddings, as the transformer sees them in the pipeline."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,33 @@ from PIL import Image
 from analysis.film import read_clip
 from analysis.generation import encode
 from pare.errors import InputError
+from pare.geometry import Geometry
 from pare.processes import Process
 from pare.progress import Progress
 from pare.training.data import write_samples
 
+TEXTS = 64
+"""How many embeddings are held, 4 MB each for Wan2.1."""
+
 
 class Encoder:
-    """Encodes samples of a pipeline; a text that comes again is not encoded again."""
+    """Encodes samples of a pipeline, which needs no transformer; `last_frame`: its transformer was trained for two images.
 
-    def __init__(self, pipe: Any, settings: Mapping[str, Any]):
-        self.pipe, self.settings = pipe, settings
+    A text that came up lately is not encoded again; all of a large data set would not fit into memory.
+    """
+
+    def __init__(self, pipe: Any, settings: Mapping[str, Any], *, last_frame: bool = False):
+        self.pipe, self.settings, self.last_frame = pipe, settings, last_frame
         self.device = pipe._execution_device
-        self._texts: dict[str, torch.Tensor] = {}
+        self.text = lru_cache(maxsize=TEXTS)(self._text)
 
-    def text(self, caption: str) -> torch.Tensor:
+    @torch.no_grad()
+    def _text(self, caption: str) -> torch.Tensor:
         """The embedding [tokens, dim] of a text, padded as the pipeline pads it."""
-        if caption not in self._texts:
-            with torch.no_grad():
-                found, _ = self.pipe.encode_prompt(
-                    caption, do_classifier_free_guidance=False, max_sequence_length=512, device=self.device
-                )
-            self._texts[caption] = found[0].cpu()
-        return self._texts[caption]
+        found, _ = self.pipe.encode_prompt(
+            caption, do_classifier_free_guidance=False, max_sequence_length=512, device=self.device
+        )
+        return found[0].cpu()
 
     @torch.no_grad()
     def sample(self, frames: np.ndarray, caption: str) -> dict[str, torch.Tensor]:
@@ -41,7 +47,7 @@ class Encoder:
         parts = {"latents": encode(self.pipe, frames)[0], "text": self.text(caption)}
         if getattr(self.pipe, "image_encoder", None) is None:
             return parts
-        last = self.pipe.transformer.config.pos_embed_seq_len is not None
+        last = self.last_frame
         images = [Image.fromarray(frames[0]), *([Image.fromarray(frames[-1])] if last else [])]
         height, width, _ = frames.shape[1:]
         pixels = [
@@ -73,18 +79,18 @@ def encode_data(
     settings: Mapping[str, Any],
     identity: Mapping[str, Any],
     source: Mapping[str, Any],
-    text_tokens: int,
+    geometry: Geometry,
     process: Process,
     progress: Progress,
 ) -> None:
     """Write the samples of `clips` (index -> uint8 frames) and their captions into `out`; a second call goes on."""
-    encoder = Encoder(pipe, settings)
+    encoder = Encoder(pipe, settings, last_frame=geometry.pos_embed_tokens is not None)
     empty_text = settings.get("negative_prompt") or ""
     about = {
         "model": dict(identity),
         "clip": {name: settings[name] for name in ("height", "width", "frames", "fps")},
         "source": dict(source),
-        "text_tokens": text_tokens,
+        "text_tokens": geometry.text_tokens,
         "empty_text": empty_text,
     }
     write_samples(

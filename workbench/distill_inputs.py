@@ -75,7 +75,16 @@ def samples_of(about: Mapping[str, Any] | None) -> int | None:
 
 
 def settle(stage: str, model: str, given: DistillSettings, about: Mapping[str, Any] | None) -> DistillSettings:
-    """All settings of a training: as given, else the samples' own size, the model's defaults, and the stage's."""
+    """All settings of a training: as given, else the samples' own size, the model's defaults, and the stage's.
+
+    InputError where validations would look at more samples than are held out: those were trained on.
+    """
+    for name, asked in (("clips", given.clips), ("roles", given.roles)):
+        if given.validate_every and asked > given.held_out:
+            raise InputError(
+                f"--{name}", got=f"{asked} with --held-out {given.held_out}", expected="at most the samples held out",
+                fix=f"--held-out {asked}",
+            )  # fmt: skip
     clip = {name: about["clip"][name] for name in ("height", "width", "frames", "fps")} if about else {}
     filled = DistillSettings.of(**(given.model_dump(exclude_unset=True) | clip)).filled(model, videos=True)
     return filled.model_copy(

@@ -8,10 +8,10 @@ from pare import cost
 from pare.geometry import Clip, Geometry, latent_frames
 from pare.training.plan import FLOAT32, SIGMAS, Setup, step_flops, training_memory, trajectory_flops
 from workbench.distill_settings import DistillSettings
-from workbench.plan import BYTES, gibi, tera
+from workbench.plan import BYTES, encoder_bytes, gibi, tera
 
 
-def setup_of(stage: Any, run: DistillSettings, processes: int, sharded: bool) -> Setup:
+def setup_of(stage: Any, model: str, run: DistillSettings, processes: int, sharded: bool) -> Setup:
     """How a stage runs, as `pare.training.plan` counts it."""
     return Setup(
         stage,
@@ -25,7 +25,26 @@ def setup_of(stage: Any, run: DistillSettings, processes: int, sharded: bool) ->
         feature_blocks=0 if run.feature_weight == 0 or stage == "steps" else run.feature_blocks,
         teacher=stage == "steps" or not run.velocities or run.held_out > 0 or run.roles > 0,
         guided=stage == "steps" and (run.guidance or 1) > 1,
+        regression=regression_share(run) if stage == "steps" else 0.0,
+        clips=(encoder_bytes(model) or 0) if run.clips and run.validate_every else None,
     )
+
+
+def regression_share(run: DistillSettings) -> float:
+    """The share of stage III's steps that regress on stored trajectories.
+
+    >>> regression_share(DistillSettings(train_steps=10, regression_steps=4, trajectories=2))
+    0.4
+    """
+    assert run.train_steps is not None
+    return regression_steps(run) / run.train_steps
+
+
+def regression_steps(run: DistillSettings) -> int:
+    """How many of stage III's steps regress: as asked, else half of them; none without trajectories."""
+    assert run.train_steps is not None
+    asked = run.train_steps // 2 if run.regression_steps is None else run.regression_steps
+    return min(asked, run.train_steps) if run.trajectories else 0
 
 
 def training_disk(
@@ -69,7 +88,7 @@ def plan_stage(
     """The plan of a stage; `processes` devices hold the models in shards, `samples` are those of the data."""
     dtype = run.dtype if run.dtype != "auto" else "bfloat16" if run.device.startswith("cuda") else "float32"
     run = run.model_copy(update={"dtype": dtype})
-    setup = setup_of(stage, run, processes or 1, processes is not None and processes > 1)
+    setup = setup_of(stage, model, run, processes or 1, processes is not None and processes > 1)
     need = training_memory(geometry, run.clip, kept, setup)
     assert run.train_steps is not None and run.steps is not None
     flops = step_flops(geometry, run.clip, kept, setup) * run.train_steps
@@ -105,7 +124,9 @@ def render_plan(result: dict[str, Any]) -> str:
     if result["stage"] == "data":
         return f"plan for {result['model']}: {result['samples']} samples, {gibi(result['bytes'])} (nothing was run)"
     memory, disk, clip = result["memory"], result["disk"], result["clip"]
-    parts = ", ".join(f"{name} {gibi(size)}" for name, size in memory.items() if name != "total")
+    parts = ", ".join(
+        f"{name} {gibi(size)}" for name, size in memory.items() if name != "total" and (size or name != "clips")
+    )
     checks = f", {tera(result['validation_flops'])} in validations" if result["validation_flops"] else ""
     where = f"{result['processes']} devices, models in shards" if result["sharded"] else "one device"
     return "\n".join(

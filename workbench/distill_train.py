@@ -29,6 +29,7 @@ from pare.training.state import steps_done
 from pare.training.validation import Report, held_out_errors
 from pare.training.velocities import Velocities, write_velocities
 from pare.transformer import PareWanTransformer3DModel
+from workbench.distill_plan import regression_steps
 from workbench.distill_roles import validation_roles
 from workbench.distill_settings import DistillSettings
 from workbench.plan import duration, gibi
@@ -120,12 +121,11 @@ def stage_settings(stage: Stage, run: DistillSettings, image_to_video: bool, pro
             **common,
         )
     assert run.train_steps is not None and run.steps is not None and run.guidance is not None
-    regression = run.train_steps // 2 if run.regression_steps is None else run.regression_steps
     return FewStepSettings(
         steps=run.few_steps,
         grid=run.steps,
         guidance=max(1.0, run.guidance),
-        regression_batches=regression * run.accumulation * processes if run.trajectories else 0,
+        regression_batches=regression_steps(run) * run.accumulation * processes,
         **common,
     )
 
@@ -182,13 +182,14 @@ def train_stage(
     """Train the student of a stage in place; the student with its averaged weights, seconds and (CUDA) peak bytes of a batch.
 
     With `probe_only` that one batch is all that runs, and nothing is written; stage III is then probed in its second half.
+    Otherwise the seconds are the mean over its two kinds of steps.
     """
     compute = models.check_dtype(run.dtype, device)
     image_to_video = student.config.image_dim is not None
     settings = stage_settings(stage, run, image_to_video, parallel.count)
-    if stage == "steps" and student.router is not None:
+    if stage != "joint" and student.router is not None:
         # The router stays unless asked; blocks are gated, so that all processes run the same ones.
-        student.router.requires_grad_(run.train_router)
+        student.router.requires_grad_(stage == "steps" and run.train_router)
         student.enable_routing(gated(run))
     if run.checkpointing:
         student.enable_gradient_checkpointing()
@@ -227,10 +228,23 @@ def train_stage(
     else:
         loss = Distillation(teacher, whole, data, settings, device=device, compute=compute, velocities=velocities)
     assert run.train_steps is not None and run.learning_rate is not None
-    seconds, peak = probe_step(model, loss, parallel, device, run.seed)
-    memory = "" if peak is None else f", {gibi(peak)} of memory at its peak"
+    regressing = settings.regression_batches if isinstance(settings, FewStepSettings) else 0
+    batches = run.accumulation * parallel.count
     done = steps_done(folder / "state")
-    left = seconds * run.accumulation * (run.train_steps - done)
+    # By the batch that a kind of steps begins with, how many of all steps are of it, and how many of those to come.
+    first = regressing // batches
+    kinds = {
+        0: (first, max(0, first - done)),
+        regressing: (run.train_steps - first, run.train_steps - max(first, done)),
+    }
+    seconds, left, peak = 0.0, 0.0, None
+    for number, (steps, coming) in kinds.items():
+        if steps:
+            taken, reached = probe_step(model, loss, parallel, device, run.seed, number)
+            seconds += taken * steps / run.train_steps
+            left += taken * run.accumulation * coming
+            peak = reached if peak is None or reached is None else max(peak, reached)
+    memory = "" if peak is None else f", {gibi(peak)} of memory at its peak before the optimiser's moments"
     progress(
         done, run.train_steps, f"a step takes {duration(seconds * run.accumulation)}{memory}; about {duration(left)}"
     )
@@ -268,7 +282,7 @@ def _measurements(
     how: dict[str, Any] = {"device": device, "compute": compute, "report": reporting(progress, run)}
     checks = [held_out_errors(teacher, data, **how)] if data.held_out else []
     if run.roles and run.validate_every:
-        samples = range(len(data) - min(run.roles, len(data)), len(data))
+        samples = range(len(data) - run.roles, len(data))
         checks.append(validation_roles(teacher, data, folder, samples, writes=parallel.leads, **how))
     return checks
 

@@ -145,7 +145,7 @@ def check_room(plan: Mapping[str, Any], device: str, memory: int | None, disk: i
     run = DistillSettings.of(**plan["settings"])
     need = TrainingMemory(**{each.name: plan["memory"][each.name] for each in dataclasses.fields(TrainingMemory)})
     if memory is not None:
-        check_fits(need, memory, setup_of(plan["stage"], run, 1, False), device)
+        check_fits(need, memory, setup_of(plan["stage"], plan["model"], run, 1, False), device)
     if plan["disk"]["total"] > disk:
         gib = 2**30
         raise InputError(

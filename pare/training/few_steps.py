@@ -25,7 +25,8 @@ from pare.training.sampling import noised
 from pare.training.stages import StageSettings, routing_metrics, teacher_velocity
 
 SCHEMA = "pare-trajectories/1"
-TRAJECTORY_SHARD = 16
+# A trajectory of a large model takes minutes, which is what a kill then loses.
+TRAJECTORY_SHARD = 1
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,11 @@ class FewStepDistillation:
             self.teacher, batch, self.data.empty.to(self.device), states, sigma, settings.guidance, self.compute
         )
         moved = clean_estimate(states, velocity, sigma - following)
+        # Each in an autocast of its own: it may keep the weights that it casts, and those of the first have no gradient.
+        with torch.no_grad(), computing(self.device, self.compute):
+            # At σ' = 0 this is the state itself, whatever the student says.
+            target = clean_estimate(moved, model(**batch.inputs(moved, following))[0].float(), following)
         with computing(self.device, self.compute):
-            with torch.no_grad():
-                # At σ' = 0 this is the state itself, whatever the student says.
-                target = clean_estimate(moved, model(**batch.inputs(moved, following))[0].float(), following)
             found = clean_estimate(states, model(**batch.inputs(states, sigma))[0].float(), sigma)
         return (found - target.detach()).square().mean()
 

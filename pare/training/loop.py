@@ -234,7 +234,8 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
 
 def _watched(watch, loss: float, norm: float, step: int, settings: LoopSettings) -> dict[str, float]:
     """The running mean of the loss and its lowest value after this step. Raises Diverged."""
-    advice = f"fix: resume from the last good state with a lower learning rate than {settings.learning_rate}"
+    # Resumed, it would draw the same batches at the same rate.
+    advice = f"fix: begin in another folder with a lower learning rate than {settings.learning_rate:g}; the last good state is kept"
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise Diverged(
             f"training: got loss {loss} and gradient norm {norm} at step {step}; expected finite numbers; {advice}"

@@ -6,6 +6,7 @@ autocast, so that timesteps are never rounded with them.
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,10 +58,14 @@ class Parallel:
         if self.sharded:
             # Still on the host: block by block it moves to the device and is cut there.
             from accelerate.utils.fsdp_utils import fsdp2_prepare_model
-            from torch.distributed.fsdp import MixedPrecisionPolicy
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
             # Inputs are not cast: t = 937.5 in bfloat16 is 936.
             policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+            router = getattr(model, "router", None)
+            if router is not None:
+                # Scores decide by their order, which bfloat16 would coarsen; a saved router is float32, too.
+                fully_shard(router, mp_policy=replace(policy, param_dtype=torch.float32))
             plugin = self.accelerator.state.fsdp_plugin
             plugin.mixed_precision_policy = policy
             # A shard is a block, whatever class it has.

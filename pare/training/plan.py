@@ -26,7 +26,9 @@ class Setup:
     """How a training runs: processes, whether the models lie in shards, precision of the forward, what is recomputed.
 
     `batch` is that of one process and turn; `feature_blocks` 0 where features are not compared; `guided` teachers run twice;
-    without `teacher` its velocities were stored.
+    without `teacher` its velocities were stored; `regression` is the share of stage III's steps that have stored
+    trajectories, where the student runs alone; `clips`: validations make videos, with a teacher's pipeline of their own, and
+    these are the bytes of its text encoder and VAE (None: no clips).
     """
 
     stage: Stage
@@ -40,12 +42,14 @@ class Setup:
     feature_blocks: int = 4
     guided: bool = False
     teacher: bool = True
+    regression: float = 0.0
+    clips: int | None = None
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
     """Bytes on one device: `student` (float32 weights and what autocast or a gathered block adds), `gradients`, `optimiser`
-    (AdamW's two moments), `average`, `teacher`, `activations`."""
+    (AdamW's two moments), `average`, `teacher`, `activations`, `clips` (the pipeline that makes a validation's videos)."""
 
     student: int
     gradients: int
@@ -53,6 +57,7 @@ class TrainingMemory:
     average: int
     teacher: int
     activations: int
+    clips: int
 
     @property
     def total(self) -> int:
@@ -64,7 +69,8 @@ def training_memory(geometry: Geometry, clip: Clip, kept: Mapping[str, Any], set
     """Memory of one device in training, an estimate that is rather high; `kept` are the student's counts (`pare.cost`).
 
     Per parameter of the student 4 bytes each of weights, gradients, average, and 8 of moments; the frozen teacher has the
-    precision of the forward. Shards divide all of these by the processes and add what two blocks gather. Activations:
+    precision of the forward. Shards divide all of these by the processes and add what two blocks gather; the pipeline of
+    validation clips is whole on every device. Activations:
     with checkpointing the residual stream at every block and one block's inside, without it every block's inside.
 
     >>> from pare.geometry import PRESETS
@@ -92,6 +98,7 @@ def training_memory(geometry: Geometry, clip: Clip, kept: Mapping[str, Any], set
         average=own * FLOAT32 // share if setup.average else 0,
         teacher=teacher if setup.teacher else 0,
         activations=setup.batch * _activations(geometry, clip, kept, setup),
+        clips=0 if setup.clips is None else dense * setup.compute_bytes + setup.clips,
     )
 
 
@@ -107,14 +114,13 @@ def saved_by_block(
 
 
 def step_flops(geometry: Geometry, clip: Clip, kept: Mapping[str, Any], setup: Setup) -> float:
-    """Operations of one training step of one process: the student forward and twice that backward, once more where blocks are
-    recomputed, the teacher forward (twice where guided), and in stage III the student at the next grid point. Every block
-    runs, also of a routed student: it is gated, not skipped."""
+    """Operations of one training step of one process, in the mean over a stage: the student forward and twice that backward,
+    once more where blocks are recomputed, the teacher forward (twice where guided), and in stage III, but for its steps of
+    regression, the student at the next grid point. Every block runs, also of a routed student: it is gated, not skipped."""
     student, teacher = cost.flops(geometry, clip, **kept).total, cost.flops(geometry, clip).total
-    forwards = 3 + int(setup.checkpointing) + int(setup.stage == "steps")
-    return (
-        setup.batch * setup.accumulation * (forwards * student + (2 if setup.guided else int(setup.teacher)) * teacher)
-    )
+    trained = (3 + int(setup.checkpointing)) * student
+    beside = int(setup.stage == "steps") * student + (2 if setup.guided else int(setup.teacher)) * teacher
+    return setup.batch * setup.accumulation * (trained + (1 - setup.regression) * beside)
 
 
 def trajectory_flops(geometry: Geometry, clip: Clip, grid: int, *, guided: bool) -> float:
@@ -127,6 +133,8 @@ def check_fits(need: TrainingMemory, available: int, setup: Setup, what: str) ->
     if need.total <= available:
         return
     knobs = []
+    if need.clips > need.total // 10:
+        knobs.append("--clips 0")
     if not setup.checkpointing and need.activations > need.total // 4:
         knobs.append("--checkpointing")
     if setup.batch > 1 and need.activations > need.total // 4:

@@ -16,18 +16,21 @@ def probe_step(
     parallel: Parallel,
     device: torch.device,
     seed: int = 0,
+    number: int = 0,
 ) -> tuple[float, int | None]:
-    """Seconds of a forward and backward pass of one batch, and on CUDA the peak bytes; weights and gradients stay as they were.
+    """Seconds of a forward and backward pass of one batch, and on CUDA the peak bytes, without the optimiser's moments and
+    the average, which come later; weights and gradients stay as they were.
 
-    All processes call this together. The first pass warms up and is not counted on CUDA.
+    All processes call this together, process i with batch `number` + i. The first pass warms up and is not counted on CUDA.
     """
+    own = number + parallel.rank
     seconds = 0.0
     for _ in range(2 if device.type == "cuda" else 1):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()
         with parallel.alone_until(model, True):
-            found = loss(model, parallel.rank, step_generator(seed, parallel.rank))
+            found = loss(model, own, step_generator(seed, own))
             (found[0] if isinstance(found, tuple) else found).backward()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -136,6 +136,19 @@ def test_only_the_noisier_point_receives_gradients(data, master):
     assert all(p.grad is None for p in master.parameters()) and all(p.grad is not None for p in learner.parameters())
 
 
+def test_gradients_in_bfloat16_are_those_of_float32_but_for_rounding(data, master):
+    found = []
+    for compute in (torch.float32, torch.bfloat16):
+        learner = student("t2v", "none")
+        teacher_ = frozen(teacher("t2v").to(compute))
+        loss = FewStepDistillation(
+            teacher_, learner, data, None, FewStepSettings(steps=2, grid=4), device=CPU, compute=compute
+        )
+        loss.consistency(learner, 0, step_generator(0, 0)).backward()
+        found.append(torch.cat([parameter.grad.flatten() for parameter in learner.parameters()]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.95
+
+
 def test_a_perfect_student_has_no_loss_to_learn_from(data):
     """For a velocity field that points to x0 from everywhere, every step agrees with the next."""
     clean = data.batch([0]).clean

@@ -71,6 +71,8 @@ def test_memory_is_the_sum_of_its_arithmetic():
     four = training_memory(T2V, CLIP, KEPT, dataclasses.replace(PAPER, stage="width"))
     assert four.gradients == own and four.optimiser == 2 * own
     assert training_memory(T2V, CLIP, KEPT, Setup("width", average=False)).average == 0
+    clips = training_memory(T2V, CLIP, KEPT, dataclasses.replace(PAPER, stage="width", clips=10 * GIB))
+    assert clips.total - four.total == clips.clips == 2 * dense + 10 * GIB
 
 
 def test_activations_grow_with_batch_tokens_and_without_checkpointing():
@@ -88,6 +90,9 @@ def test_operations_are_those_of_the_passes():
     assert step_flops(T2V, CLIP, KEPT, Setup("width")) == 3 * own + dense
     assert step_flops(T2V, CLIP, KEPT, Setup("width", checkpointing=True, batch=2)) == 2 * (4 * own + dense)
     assert step_flops(T2V, CLIP, KEPT, Setup("steps", guided=True)) == 4 * own + 2 * dense
+    # In a step of regression the student is alone.
+    half = Setup("steps", guided=True, regression=0.5)
+    assert step_flops(T2V, CLIP, KEPT, half) == (3 * own + 4 * own + 2 * dense) / 2
     assert trajectory_flops(T2V, CLIP, 50, guided=True) == 100 * dense
 
 
@@ -98,6 +103,7 @@ def test_operations_are_those_of_the_passes():
         (Setup("joint", compute_bytes=2, checkpointing=True), 141, "fsdp.yaml"),
         (dataclasses.replace(PAPER, batch=8), 141, "--batch 4 with --accumulation 2"),
         (PAPER, 40, "more processes"),
+        (dataclasses.replace(PAPER, clips=10 * GIB), 131, "--clips 0"),
     ],
 )
 def test_what_cannot_fit_is_refused_with_the_knob(setup, available, knob):

@@ -12,14 +12,17 @@ from pare.depth.routing import RoutingConfig
 from pare.errors import Cancelled, InputError
 from pare.training import state as states
 from pare.training.data import LatentData
+from pare.training.few_steps import FewStepDistillation, FewStepSettings, Trajectories, write_trajectories
 from pare.training.loop import Diverged, read_log, train
-from pare.training.parallel import Parallel
+from pare.training.parallel import Parallel, computing
 from pare.training.stages import Distillation, StageSettings, frozen, make_router
 from pare.training.state import load_state
 from pare.training.validation import held_out_errors
 from tests.children import die, in_children, processes
 from tests.students import student, teacher
 from tests.training import CPU, loop, samples
+
+FEW = FewStepSettings(steps=2, grid=4, guidance=3.0, regression_batches=2)
 
 
 def in_parallel(sharded: bool) -> Parallel:
@@ -115,6 +118,61 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(data, whole, tmp
     for name, tensor in wanted.items():
         # Sums of gradients in another order.
         assert torch.allclose(found[name], tensor, rtol=1e-3, atol=2e-4), name
+
+
+def few_steps(data, stored, folder, settings, parallel=None):
+    """Stage III of a tiny routed student: two batches of regression, then consistency."""
+    parallel = parallel or Parallel()
+    learner = student("t2v", "none").train()
+    learner.attach_router(frozen(make_router(learner, content="latent")), BudgetSchedule.constant(2))
+    learner.enable_routing(RoutingConfig(dense=True))
+    master = parallel.place(frozen(teacher("t2v")), compute=torch.float32, trains=False)
+    model = parallel.place(learner, compute=torch.float32, trains=True)
+    loss = FewStepDistillation(master, parallel.whole(model), LatentData(data), Trajectories(stored), FEW, device=CPU)
+    train(model, loss, settings, folder, parallel=parallel)
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["copies", "shards"])
+def test_two_processes_learn_few_steps_as_one_with_twice_the_accumulation(data, tmp_path, free_port, sharded):
+    stored = tmp_path / "trajectories"
+    write_trajectories(stored, frozen(teacher("t2v")), LatentData(data), FEW, 3, {}, device=CPU)
+
+    def work():
+        few_steps(data, stored, tmp_path / "two", loop(steps=3), in_parallel(sharded))
+        torch.distributed.destroy_process_group()
+
+    assert in_children(work, processes(2, free_port())) == [0, 0]
+    few_steps(data, stored, tmp_path / "one", loop(steps=3, accumulation=2))
+    found, wanted = tensors(tmp_path / "two"), tensors(tmp_path / "one")
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert torch.allclose(found[name], tensor, rtol=1e-3, atol=2e-4), name
+
+
+def test_a_router_in_shards_decides_in_float32(data, tmp_path, free_port):
+    def routed():
+        learner = student("t2v", "none")
+        router = make_router(learner, content="latent")
+        torch.nn.init.normal_(router.last.weight, generator=torch.Generator().manual_seed(0))
+        learner.attach_router(router, BudgetSchedule.constant(2))
+        learner.enable_routing(RoutingConfig(dense=True))
+        return learner
+
+    batch, sigma = LatentData(data).batch([0]), torch.tensor([0.1375])
+    alone = routed()
+    wanted = alone.router(1000 * sigma, batch.clean)
+
+    def work():
+        parallel, seen = in_parallel(sharded=True), []
+        learner = routed()
+        learner.router.register_forward_hook(lambda module, given, scores: seen.append(scores))
+        model = parallel.place(learner, compute=torch.bfloat16, trains=True)
+        with computing(CPU, torch.bfloat16):
+            model(**batch.inputs(batch.clean, sigma))
+        assert torch.equal(seen[0], wanted)
+        torch.distributed.destroy_process_group()
+
+    assert in_children(work, processes(2, free_port())) == [0, 0]
 
 
 def test_a_state_of_shards_goes_on_alone(data, whole, tmp_path, free_port):

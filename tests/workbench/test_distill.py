@@ -243,6 +243,8 @@ def test_plans_at_14b_need_no_weights(stage, model, capsys):
         ({"router": "clever"}, "--router"),
         ({"processes": 2}, "--processes"),
         ({"held_out": 3}, "--held-out"),
+        ({"held_out": 1, "clips": 2, "validate_every": 1}, "--clips"),
+        ({"roles": 1, "validate_every": 1}, "--held-out 1"),
         ({"velocities": 2}, "--feature-weight 0"),
         ({"stage": "joint", "router": "static"}, "static, without --run"),
         ({"stage": "joint", "k_max": 9}, "--k-max"),
@@ -332,7 +334,7 @@ def test_validations_measure_roles_of_student_and_teacher_as_a_capture_does(tiny
             raise Cancelled
 
     out = tmp_path / "out"
-    given = QUICK | {"validate_every": 1, "roles": 2, "ema": 0.0}
+    given = QUICK | {"validate_every": 1, "roles": 2, "held_out": 2, "ema": 0.0}
     with pytest.raises(Cancelled):
         distill("joint", str(tiny_folder), student=pruned, data=data, out=out, progress=stop, **given)
     distill("joint", str(tiny_folder), student=pruned, data=data, out=out, resume=True, **given)
@@ -358,9 +360,10 @@ def test_a_probe_times_a_step_and_leaves_nothing(tiny_folder, pruned, data, tmp_
     for stage in ("width", "steps"):
         line = ["distill", stage, tiny_folder, "--student", pruned, "--data", data, "--out", tmp_path / "o", "--probe"]
         found = say(capsys, *line, *words(**QUICK))
-        plan = say(capsys, *line[:-1], "--dry-run", *words(**QUICK))
+        # What is timed of stage III is its second half, without stored trajectories.
+        plan = say(capsys, *line[:-1], "--dry-run", "--trajectories", "0", *words(**QUICK))
         assert found["probe"] and found["step_seconds"] > 0 and found["train_steps"] == 2
-        assert found["flops_per_step"] == plan["flops_per_step"]
+        assert found["flops_per_step"] == plan["flops_per_step"] and found["total_seconds"] > found["step_seconds"]
         assert plan["disk"]["total"] == sum(size for name, size in plan["disk"].items() if name != "total")
     assert not (tmp_path / "o").exists()
     assert main([*map(str, line), *words(**QUICK)]) == 0

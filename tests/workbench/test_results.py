@@ -139,12 +139,14 @@ def test_on_another_machine_scores_are_taken_and_only_what_is_missing_is_made(ta
     make(again, rows, effort, io.StringIO(), rounds=1, store=store)
     assert sorted(path.name for path in (again.folder / "evaluations").iterdir()) == sorted([width, TEACHER])
     assert (again.folder / "scores" / f"{width}.json").read_bytes() == before
-    # A store of another table is left alone by what takes, and replaced by what keeps.
+    # A store of another table is left alone by what takes, and emptied by what keeps.
     other = dataclasses.replace(bench, folder=tmp_path / "other", budget=dataclasses.replace(BUDGET, ratio=0.5))
     other.check()
     assert take(other.folder, store) == 0 and not (other.folder / "scores").exists()
+    (store / "sweep-values.json").touch()
     keep(other.folder, store)
-    assert [path.name for path in store.iterdir()] == ["results.json"]
+    # Not what another command keeps there.
+    assert {path.name for path in store.rglob("*") if path.is_file()} == {"results.json", "sweep-values.json"}
 
 
 def test_rows_are_what_they_say(table):

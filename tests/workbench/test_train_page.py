@@ -156,7 +156,7 @@ def test_a_probe_gives_the_time_and_is_no_training(open_page, folder, workspace)
     assert f"about {duration(600)} (from a probe of stage width here" in words(test) and "500 ms each" in words(test)
     alive(test.number_input(key="train_every_1200").set_value(1200).run())
     checked = distill(
-        "width", "demo", out="x", dry_run=True, validate_every=1200, held_out=2, clips=2, roles=4, **given
+        "width", "demo", out="x", dry_run=True, validate_every=1200, held_out=2, clips=2, roles=2, **given
     )
     seconds = 0.5 * (1200 + checked["validation_flops"] / checked["flops_per_step"])
     assert f"about {duration(seconds)} (from" in words(test) and "500 ms each" in words(test)

@@ -67,9 +67,7 @@ def capture(
     if process.leads:
         # What the others find there may already be what the leading process has just begun.
         check_target(Path(out), resume=resume)
-    device = models.check_device(run.device)
-    if device.type == "cuda" and run.device in ("auto", "cuda") and process.count > 1:
-        device = models.check_device(f"cuda:{process.local_rank}")
+    device = models.device_of(run.device, process)
     dtype = models.check_dtype(run.dtype, device)
     # What auto came to is part of what made the run.
     run = run.model_copy(update={"device": str(device), "dtype": str(dtype).removeprefix("torch.")})

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from pare.files import write_bytes
 from pare.geometry import Geometry, read_json
 from pare.processes import this_process
 from pare.progress import Progress, silent
-from pare.training.plan import STAGES, check_fits, check_without_teacher, step_flops, training_memory
+from pare.training.plan import (
+    STAGES,
+    check_fits,
+    check_without_teacher,
+    step_flops,
+    training_memory,
+    trajectory_flops,
+)
 from pare.versions import versions
 from workbench.captions import read_captions
 from workbench.distill_inputs import (
@@ -105,9 +113,12 @@ def render(result: dict[str, Any]) -> str:
     if result.get("dry_run"):
         return render_plan(result)
     if result.get("probe"):
-        peak = "" if result["peak_bytes"] is None else f", {gibi(result['peak_bytes'])} of memory at its peak"
-        total = duration(result["step_seconds"] * result["train_steps"])
-        steps = f"{result['train_steps']} steps about {total}"
+        peak = (
+            ""
+            if result["peak_bytes"] is None
+            else f", {gibi(result['peak_bytes'])} of memory at its peak before the optimiser's moments"
+        )
+        steps = f"{result['train_steps']} steps about {duration(result['total_seconds'])}"
         return f"a step takes {duration(result['step_seconds'])}{peak}; {steps} (nothing was trained)"
     if result["stage"] == "data":
         return f"{result['data']}: {result['samples']} samples, {gibi(result['bytes'])}"
@@ -145,7 +156,9 @@ def _encode(
         clips, captions = video_clips([video for video, _ in pairs], settings), [caption for _, caption in pairs]
         source = {"name": Path(str(videos)).resolve().name, "files": [video.name for video, _ in pairs]}
     progress(0, count, "loading the model")
-    pipe = models.load_pipeline(model, **run.loading)
+    process = this_process()
+    device = models.device_of(run.device, process)
+    pipe = models.load_pipeline(model, **(run.loading | {"device": str(device)}), transformer=False)
     encode_data(
         pipe,
         out,
@@ -154,8 +167,8 @@ def _encode(
         settings=settings,
         identity=identity,
         source=source,
-        text_tokens=geometry.text_tokens,
-        process=this_process(),
+        geometry=geometry,
+        process=process,
         progress=progress,
     )
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -221,7 +234,7 @@ def _train(
     folder = out / TRAINING
     if parallel.leads and not probe:
         check_target(folder, about, resume)
-    setup = setup_of(stage, run, parallel.count, parallel.sharded)
+    setup = setup_of(stage, model, run, parallel.count, parallel.sharded)
     need = training_memory(geometry, run.clip, kept, setup)
     check_fits(need, models.memory_of(device, free=True), setup, str(device))
     if parallel.leads:
@@ -238,9 +251,9 @@ def _train(
     if run.clips and run.validate_every and not probe:
         from workbench.distill_validation import validation_clips
 
-        captions = (latents.captions[len(latents) - run.held_out :] or latents.captions)[: run.clips]
+        captions = latents.captions[len(latents) - run.held_out :][: run.clips]
         sampling = run.model_dump() | ({**few, "first_order": True} if few else {})
-        pipe = models.load_pipeline(model, **(run.loading | {"device": str(device), "dtype": "float32"}))
+        pipe = models.load_pipeline(model, **(run.loading | {"device": str(device)}))
         checks.append(
             validation_clips(
                 pipe,
@@ -269,13 +282,22 @@ def _train(
             probe_only=probe,
             progress=progress,
         )
-    # What a later plan takes its time from.
+    # What a later plan takes its time from; a probe alone has no trajectories to regress on.
+    timed = replace(setup, regression=0.0) if probe else setup
+    step_seconds, flops_per_step = batch_seconds * run.accumulation, step_flops(geometry, run.clip, kept, timed)
     probed = {
-        "step_seconds": batch_seconds * run.accumulation,
-        "flops_per_step": step_flops(geometry, run.clip, kept, setup),
+        "step_seconds": step_seconds,
+        "flops_per_step": flops_per_step,
         "peak_bytes": peak,
         "train_steps": run.train_steps,
     }
+    if probe:
+        assert run.train_steps is not None and run.steps is not None
+        whole = run.train_steps * step_flops(geometry, run.clip, kept, setup)
+        if stage == "steps":
+            paths = run.trajectories / parallel.count
+            whole += paths * trajectory_flops(geometry, run.clip, run.steps, guided=setup.guided)
+        probed["total_seconds"] = step_seconds * whole / flops_per_step
     if probe:
         return {"stage": stage, "probe": True, "model": identity, **probed}
     base = source.parent if source is not None and (source.parent / "model_index.json").is_file() else known.path

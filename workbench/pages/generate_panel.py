@@ -68,17 +68,26 @@ def show_panel(places: Places) -> None:
     if not choices:
         st.markdown("No model to generate with. `make demo` builds the bundled one.")
         return
+    # Folded away, the fields are gone with what was in them: they come back with what was asked for last.
+    job = last_generation(places)
+    last = {} if job is None else job.arguments
+    known = next((name for name, model in choices.items() if model == last.get("model")), next(iter(choices)))
+    steps_now = int(last.get("steps") or usual_steps(choices[known]))
     with st.form("generate", border=False):
-        prompt = st.text_input("Prompt", PROMPT, key="prompt", max_chars=500)
+        prompt = st.text_input("Prompt", str(last.get("prompt", PROMPT)), key="prompt", max_chars=500)
         model_column, steps_column, seed_column, button_column = st.columns([3, 2, 2, 3], vertical_alignment="bottom")
         with model_column:
-            model = st.selectbox("Model", list(choices), format_func=readable_names(choices), key="generate_model")
-        with steps_column:
-            steps = st.number_input(
-                "Steps", 1, MOST_STEPS, usual_steps(next(iter(choices.values()))), key="generate_steps"
+            model = st.selectbox(
+                "Model",
+                list(choices),
+                list(choices).index(known),
+                format_func=readable_names(choices),
+                key="generate_model",
             )
+        with steps_column:
+            steps = st.number_input("Steps", 1, MOST_STEPS, min(steps_now, MOST_STEPS), key="generate_steps")
         with seed_column:
-            seed = st.number_input("Seed", 0, 2**31 - 1, 0, key="generate_seed")
+            seed = st.number_input("Seed", 0, 2**31 - 1, int(last.get("seed") or 0), key="generate_seed")
         with button_column:
             wanted = st.form_submit_button("Generate", width="stretch")
     if wanted:

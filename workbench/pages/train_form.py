@@ -194,21 +194,19 @@ def _validation(geometry: Geometry, train_steps: int, samples: int) -> dict[str,
     every, held, clips, roles = st.columns(4)
     most = max(0, samples - 1)
     known = {name: _help(name) for name in ("validate_every", "held_out", "clips", "roles")}
-    start, still = max(1, train_steps // 4), geometry.image_to_video
+    start, still, usual = max(1, train_steps // 4), geometry.image_to_video, min(8, most // 4)
     return {
         # About fifty points on a curve, at most one a step.
         "log_every": max(1, min(DistillSettings.model_fields["log_every"].default, train_steps // 50)),
         "validate_every": every.number_input(
             "Every … steps", 0, 10**6, start, key=f"train_every_{train_steps}", help=known["validate_every"]
         ),
-        "held_out": held.number_input(
-            "Held-out samples", 0, most, min(8, most // 4), key="train_held", help=known["held_out"]
-        ),
+        "held_out": held.number_input("Held-out samples", 0, most, usual, key="train_held", help=known["held_out"]),
         "clips": clips.number_input(
-            "Clips", 0, 8, 0 if still else 2, key="train_clips", disabled=still, help=known["clips"]
+            "Clips", 0, 8, 0 if still else min(2, usual), key="train_clips", disabled=still, help=known["clips"]
         ),
         "roles": roles.number_input(
-            "Samples for roles", 0, max(1, samples), min(4, samples), key="train_roles", help=known["roles"]
+            "Samples for roles", 0, max(1, samples), min(4, usual), key="train_roles", help=known["roles"]
         ),
     }
 

@@ -140,14 +140,14 @@ class Bench:
         count = self.plan.held_out
         run = RunSettings.of(device="cpu").filled(self.model)
         encode_data(
-            load_pipeline(self.model, **run.loading),
+            load_pipeline(self.model, **run.loading, transformer=False),
             self.looked_at,
             lambda index: draw_clip(DATA, index, held_out=True).video,
             [draw_clip(DATA, seed, held_out=True).factors.caption for seed in range(count)],
             settings=run.model_dump(),
             identity=reference.model_identity(self.model),
             source={"name": "moving digits, held-out scans", "samples": count},
-            text_tokens=reference.model_geometry(self.model).text_tokens,
+            geometry=reference.model_geometry(self.model),
             process=THE_ONLY_ONE,
             progress=self.progress,
         )
