@@ -6,7 +6,7 @@ from typing import Any
 
 from pare import cost
 from pare.geometry import Clip, Geometry, latent_frames
-from pare.training.plan import FLOAT32, SIGMAS, Setup, step_flops, training_memory, trajectory_flops
+from pare.training.plan import FLOAT32, SIGMAS, Setup, grid_of, step_flops, training_memory, trajectory_flops
 from workbench.distill_settings import DistillSettings
 from workbench.plan import BYTES, encoder_bytes, gibi, tera
 
@@ -28,6 +28,13 @@ def setup_of(stage: Any, model: str, run: DistillSettings, processes: int, shard
         regression=regression_share(run) if stage == "steps" else 0.0,
         clips=(encoder_bytes(model) or 0) if run.clips and run.validate_every else None,
     )
+
+
+def all_trajectories_flops(geometry: Geometry, run: DistillSettings, setup: Setup) -> float:
+    """Operations of the teacher for the trajectories that stage III regresses on."""
+    assert run.steps is not None
+    grid = grid_of(run.steps, run.few_steps)
+    return run.trajectories * trajectory_flops(geometry, run.clip, grid, guided=setup.guided)
 
 
 def regression_share(run: DistillSettings) -> float:
@@ -93,9 +100,7 @@ def plan_stage(
     assert run.train_steps is not None and run.steps is not None
     flops = step_flops(geometry, run.clip, kept, setup) * run.train_steps
     if stage == "steps" and run.trajectories:
-        flops += (
-            trajectory_flops(geometry, run.clip, run.steps, guided=setup.guided) * run.trajectories / setup.processes
-        )
+        flops += all_trajectories_flops(geometry, run, setup) / setup.processes
     disk = training_disk(stage, geometry, run, kept, samples)
     return {
         "dry_run": True,

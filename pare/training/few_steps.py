@@ -21,6 +21,7 @@ from pare.progress import Progress, silent
 from pare.training.data import STORED, Batch, LatentData, Shards, begin, sample_order, write_shards
 from pare.training.losses import velocity_loss
 from pare.training.parallel import computing
+from pare.training.plan import grid_of
 from pare.training.sampling import noised
 from pare.training.stages import StageSettings, routing_metrics, teacher_velocity
 
@@ -48,7 +49,7 @@ class FewStepSettings(StageSettings):
         >>> [round(each, 3) for each in FewStepSettings(steps=2, grid=3).sigmas]
         [1.0, 0.9, 0.75, 0.5, 0.0]
         """
-        return sigma_grid(-(-self.grid // self.steps) * self.steps, self.shift)
+        return sigma_grid(grid_of(self.grid, self.steps), self.shift)
 
 
 def sigma_grid(steps: int, shift: int | float) -> tuple[float, ...]:

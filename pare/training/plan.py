@@ -123,6 +123,15 @@ def step_flops(geometry: Geometry, clip: Clip, kept: Mapping[str, Any], setup: S
     return setup.batch * setup.accumulation * (trained + (1 - setup.regression) * beside)
 
 
+def grid_of(points: int, steps: int) -> int:
+    """The points of the teacher's grid: so many, rounded up to a multiple of the student's steps, so that its own lie on it.
+
+    >>> grid_of(50, 4)
+    52
+    """
+    return -(-points // steps) * steps
+
+
 def trajectory_flops(geometry: Geometry, clip: Clip, grid: int, *, guided: bool) -> float:
     """Operations of one trajectory of the teacher over a grid of so many points."""
     return grid * (2 if guided else 1) * cost.flops(geometry, clip).total

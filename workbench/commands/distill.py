@@ -21,7 +21,6 @@ from pare.training.plan import (
     check_without_teacher,
     step_flops,
     training_memory,
-    trajectory_flops,
 )
 from pare.versions import versions
 from workbench.captions import read_captions
@@ -38,7 +37,7 @@ from workbench.distill_inputs import (
     student_counts,
     student_folder,
 )
-from workbench.distill_plan import plan_stage, render_plan, sample_bytes, setup_of
+from workbench.distill_plan import all_trajectories_flops, plan_stage, render_plan, sample_bytes, setup_of
 from workbench.distill_settings import DistillSettings
 from workbench.plan import duration, gibi
 
@@ -292,11 +291,10 @@ def _train(
         "train_steps": run.train_steps,
     }
     if probe:
-        assert run.train_steps is not None and run.steps is not None
+        assert run.train_steps is not None
         whole = run.train_steps * step_flops(geometry, run.clip, kept, setup)
         if stage == "steps":
-            paths = run.trajectories / parallel.count
-            whole += paths * trajectory_flops(geometry, run.clip, run.steps, guided=setup.guided)
+            whole += all_trajectories_flops(geometry, run, setup) / parallel.count
         probed["total_seconds"] = step_seconds * whole / flops_per_step
     if probe:
         return {"stage": stage, "probe": True, "model": identity, **probed}

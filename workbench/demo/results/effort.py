@@ -102,12 +102,10 @@ class Effort:
                 self.geometry, clip, kept, Setup(stage.name, batch=self.budget.batch, guided=False)
             )
         guided = (self.run.guidance or 1) > 1
-        each = step_flops(self.geometry, clip, kept, Setup("steps", batch=self.budget.few_steps_batch, guided=guided))
-        # Half of the steps regress: the student forward and backward alone.
-        regression = 3 * self.budget.few_steps_batch * cost.flops(self.geometry, clip, **kept).total
+        setup = Setup("steps", batch=self.budget.few_steps_batch, guided=guided, regression=0.5)
         assert self.run.steps is not None
         stored = self.budget.trajectories * trajectory_flops(self.geometry, clip, self.run.steps, guided=guided)
-        return stored + stage.steps / 2 * (each + regression)
+        return stored + stage.steps * step_flops(self.geometry, clip, kept, setup)
 
     @property
     def speed(self) -> float:
