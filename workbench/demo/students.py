@@ -190,7 +190,8 @@ def students_text(told: Mapping[str, Any], rows: Sequence[Row], results: Results
     return (
         f"{grid(names, lines)}\n\nTogether {number(told['bytes'] / 1e6, 2)} MB, matrices in {told['storage']}. The tables above "
         "are of the students before they were stored so; the last three columns are what storing changed: of the velocity (over "
-        "its own size, on random inputs), and of the videos of the same prompts and seeds."
+        "its own size, on random inputs), and of the videos of the same prompts and seeds (–: not measured, since a row's videos "
+        "are of its last stage)."
     )
 
 

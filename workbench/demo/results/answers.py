@@ -1,4 +1,4 @@
-"""The questions of the page, answered by rules that were written before anything was measured."""
+"""The questions of the page, answered by a rule that was written before anything was measured."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -52,6 +52,9 @@ QUESTIONS = (
              "pare", "no-width", ("asked", "flow_error")),
     Question("Is routing better than leaving out a fixed set of blocks?", "pare", "static", ("asked", "flow_error")),
     Question("Are heads chosen by PARE better than random ones?", "pare", "random", ("asked", "flow_error")),
+    Question("Is PARE's cut better than one by uniform magnitude?", "pare", "magnitude", ("asked", "flow_error")),
+    Question("Is PARE's cut better than cutting the heads of lowest temporal attention?", "pare", "low-temporal",
+             ("asked", "flow_error")),
     Question("Does L_temp help motion?", "pare", "no-temporal", ("flow_error", "motion_gap")),
     Question("Does L_feat help?", "pare", "no-features", ("asked", "flow_error")),
     Question("Does more training of the same kind help?", "pare-longer", "pare", ("asked", "flow_error")),
