@@ -16,7 +16,8 @@ import pare.reference
 import pare.versions
 from pare.errors import InputError
 from pare.geometry import PRESETS
-from pare.models import check_device, load_pipeline, set_flow_shift
+from pare.models import check_device, device_of, load_pipeline, set_flow_shift
+from pare.processes import THE_ONLY_ONE, Process
 from pare.reference import check_pipeline, defaults, description_folder, model_geometry, model_identity, resolve
 from tests.tiny import DEFAULTS, PROMPT, save, tiny_pipeline
 
@@ -210,3 +211,14 @@ def test_defaults_come_from_the_folder_then_from_the_preset_of_the_same_geometry
 
 def test_only_wan_pipelines_pass():
     assert check_pipeline({"_class_name": "WanPipeline", "transformer_2": [None, None]}) == "WanPipeline"
+
+
+def test_every_process_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr("pare.models.available_devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+    second = Process(rank=1, count=2, local_rank=1)
+    assert [str(device_of(name, second)) for name in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda:1", "cuda:1", "cuda:0", "cpu",
+    ]  # fmt: skip
+    assert str(device_of("auto", THE_ONLY_ONE)) == "cuda:0"
+    with pytest.raises(InputError, match="cuda:2"):
+        device_of("auto", Process(rank=2, count=3, local_rank=2))

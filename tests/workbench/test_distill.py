@@ -200,6 +200,31 @@ def test_the_students_weights_are_the_trained_ones_in_the_precision_they_had(tin
         assert torch.allclose(tensor, averages[f"average.{name}"], rtol=1e-2, atol=1e-3), name
 
 
+def test_a_routed_student_trains_every_block_behind_its_gate_and_keeps_its_router(tiny_folder, pruned, data, tmp_path):
+    common = QUICK | {"k_min": 2, "k_max": 2}
+    distill("joint", str(tiny_folder), student=pruned, data=data, out=tmp_path / "joint", **common)
+    ran = []
+
+    def watch(student, step):
+        # From now on, and so in the second step.
+        for number, block in enumerate(student.blocks):
+            block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        return {}
+
+    given = QUICK | {"validate_every": 1}
+    distill(
+        "width", str(tiny_folder), student=tmp_path / "joint", data=data, out=tmp_path / "out", validate=watch, **given
+    )
+    assert set(ran) == set(range(BLOCKS))
+    before, after = (
+        PareWanTransformer3DModel.from_pretrained(tmp_path / name, subfolder="transformer").state_dict()
+        for name in ("joint", "out")
+    )
+    routers = [name for name in before if name.startswith("router.")]
+    assert routers and all(torch.equal(before[name], after[name]) for name in routers)
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize(
     "settings, check",
     [
