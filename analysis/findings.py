@@ -168,7 +168,7 @@ def _where(roles: dict[str, np.ndarray]) -> str:
             expected = found.heads * found.blocks / blocks
             return f"{name} heads concentrate in {place} ({found.inside} of {found.heads}, chance gives {expected:.2g})"
     counts = " and ".join(f"{total[name]} {name.lower()}" for name in ("Spatial", "Temporal"))
-    return f"{counts} head{'s' if total['Temporal'] != 1 else ''}, spread over the blocks no closer than chance"
+    return f"{counts} head{'s' if total['Temporal'] != 1 else ''}, no more concentrated in any blocks than by chance"
 
 
 def _shortest(per_block: np.ndarray, needed: int) -> tuple[int, int, int]:

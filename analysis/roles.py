@@ -1,11 +1,13 @@
 """Roles of self-attention heads: spatial, mixed or temporal, by the intra-slice ratio and two thresholds."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.aggregate import chosen_axes
 from analysis.marks import head_marks
 from analysis.redraw import DRAWS, drawn_counts
 from analysis.runs import Run
@@ -148,15 +150,25 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, draws: int = DRAWS) -> np
 
 
 def role_table(
-    run: Run, tau_s: float = TAU_S, tau_t: float = TAU_T, branch: str | None = None, seed: int = 0
+    run: Run,
+    tau_s: float = TAU_S,
+    tau_t: float = TAU_T,
+    branch: str | None = None,
+    seed: int = 0,
+    *,
+    sample: int | None = None,
+    steps: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """One row per head: ratio over samples, steps and branches with its n and 95 % interval, role and stability.
+
+    `sample`, `branch` and `steps` leave only that part of the run; one sample has no interval. Raises InputError for a part
+    that the run does not have.
 
     Columns: block, head, ratio, ratio_low, ratio_high, n (samples), role, stability, flips, lift, value_norm; where
     captured also entropy (nats), first_frame_share and mark (U uniform, F first-frame sink, UF both).
     """
     check_thresholds(tau_s, tau_t)
-    ratio, value_norm = (_select(run, name, branch) for name in ("self/ratio", "self/value_norm"))
+    ratio, value_norm = (_select(run, name, branch, sample, steps) for name in ("self/ratio", "self/value_norm"))
     per_sample = _mean(ratio, axis=(1, 2))
     low, high = bootstrap_interval(per_sample, seed)
     mean = overall_ratio(ratio)
@@ -174,7 +186,7 @@ def role_table(
         "lift": lift(mean, run.num_frames),
         "value_norm": _mean(value_norm, axis=(0, 1, 2)),
     }
-    marks = head_marks(run, branch=branch)
+    marks = head_marks(run, sample=sample, branch=branch, steps=steps)
     if marks.captured:
         known = {"entropy": marks.entropy, "first_frame_share": marks.first_frame_share}
         columns |= {name: values.mean for name, values in known.items() if values is not None}
@@ -182,13 +194,18 @@ def role_table(
     return pd.DataFrame({name: np.asarray(values).ravel() for name, values in columns.items()})
 
 
-def _select(run: Run, name: str, branch: str | None) -> np.ndarray:
-    values = run.array(name, run.finished)
-    if not len(values):
+def _select(run: Run, name: str, branch: str | None, sample: int | None, steps: Sequence[int] | None) -> np.ndarray:
+    if not run.finished:
         raise InputError(
             str(run.folder), got="no finished sample", expected="at least one", fix="capture with --resume"
         )
-    return values if branch is None else values[:, :, [run.branch_index(branch)]]
+    if sample is not None and sample not in run.finished:
+        raise InputError(
+            "--sample", got=sample, expected="a finished sample", fix="--sample 0, or capture with --resume"
+        )
+    step_axis, branch_axis = chosen_axes(run, name, branch, steps)
+    values = run.array(name, run.finished if sample is None else [sample])
+    return values[:, step_axis][:, :, branch_axis]
 
 
 def _mean(values: np.ndarray, axis: int | tuple[int, ...] = 0) -> np.ndarray:

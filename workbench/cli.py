@@ -168,11 +168,14 @@ def roles(
     tau_s: TauS = 0.7,
     tau_t: TauT = 0.3,
     branch: Branch = None,
+    sample: Annotated[int | None, typer.Option("--sample", help="One sample; default: all.")] = None,
+    steps: Annotated[str | None, typer.Option("--steps", help="first-last; default: all.")] = None,
     csv: Annotated[str | None, typer.Option("--csv", help="Also write every head's numbers here.")] = None,
     parquet: Annotated[str | None, typer.Option("--parquet", help="The same as Parquet.")] = None,
 ) -> Call:
     """Which heads are spatial, mixed and temporal."""
-    given = {"tau_s": tau_s, "tau_t": tau_t, "branch": branch, "csv": csv, "parquet": parquet}
+    part = {"branch": branch, "sample": sample, "steps": steps}
+    given = {"tau_s": tau_s, "tau_t": tau_t, **part, "csv": csv, "parquet": parquet}
     return Call("roles", arguments={"run": run, **given})
 
 

@@ -12,7 +12,7 @@ from workbench.model_card import ModelCard
 from workbench.plan import gibi, tera
 
 MASK_COLUMNS = ("size", "A", "B", "both", "A alone", "B alone")
-MODEL_COLUMNS = ("", "A", "B", "B / A")
+MODEL_COLUMNS = ("size", "A", "B", "B / A")
 
 
 def mask_sizes(a: Mask, b: Mask, found: Mapping[str, Mapping[str, Any]], run: Run | None) -> list[tuple[str, ...]]:

@@ -34,6 +34,13 @@ def report_command(run: Run, selection: Selection) -> str:
     return command_line("report", short_path(run.folder), out="report.html", **report_arguments(selection))
 
 
+def roles_command(run: Run, selection: Selection, **more: Any) -> str:
+    """The command line that tells the roles of all heads at these thresholds, in the selection's part of the run."""
+    part = {name: value for name, value in report_arguments(selection).items() if name in ("sample", "steps")}
+    taus = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
+    return command_line("roles", short_path(run.folder), **more, **taus, branch=selection.branch, **part)
+
+
 def head_grid(
     run: Run, selection: Selection, *, mask: Mapping[str, Any] | None = None, mask_file: Path | None = None
 ) -> str:

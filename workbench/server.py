@@ -37,6 +37,9 @@ CONFIG = {
     "server.address": "127.0.0.1",
     "server.headless": True,
     "server.allowedHosts": ["localhost", "127.0.0.1"],
+    # Streamlit's defaults, said here so that no setting of the person's own opens the app to other sites.
+    "server.enableXsrfProtection": True,
+    "server.enableCORS": True,
     "server.fileWatcherType": "none",
     "server.maxUploadSize": 64,
     "server.showEmailPrompt": False,

@@ -48,7 +48,8 @@ def damage_contrasts(contrasts: pd.DataFrame, group: str) -> go.Figure:
     return intervals(
         [dots(rows, names, "difference", name="difference", words=["temporal", "other", "n"])],
         labels=names,
-        x={"name": f"damage: temporal − control ({', '.join(sorted(units))})"},
+        # Two lines: on one they are wider than the chart on a page.
+        x={"name": f"damage: temporal − control ({', '.join(sorted(units))})<br>← temporal heads hurt less · more →"},
         guides={"equal": 0.0},
         left=190,
     )

@@ -167,6 +167,7 @@ def test_figures_show_the_tables():
     assert len(motion.data[0].x) == 6 and {style.upright(0.0, "dash")["x0"]} == {
         shape.x0 for shape in motion.layout.shapes
     }
+    assert motion.layout.xaxis.title.text.endswith("<br>← temporal heads hurt less · more →")
     lines = figures.damage_by_number(found.tables["outcomes"], "speed")
     assert len(lines.data) == 4 and list(lines.layout.xaxis.tickvals) == [2, 4]
     shown = scores.answer(scored(0.9), timesteps=[500.0], draws=50)

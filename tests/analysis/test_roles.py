@@ -124,3 +124,17 @@ def test_role_table_is_the_run_averaged(tmp_path):
     assert ((table["ratio_low"] <= table["ratio"]) & (table["ratio"] <= table["ratio_high"])).all()
     assert (table["n"] == 5).all()
     assert table[["block", "head"]].to_numpy().tolist() == [[b, h] for b in range(2) for h in range(3)]
+
+
+def test_role_table_of_a_part_is_the_part_averaged(tmp_path):
+    run = make_run(tmp_path / "run", blocks=2, heads=3, steps=4, samples=5, branches=("cond", "uncond"))
+    table = role_table(run, branch="cond", sample=3, steps=[1, 2])
+    mean = run.array("self/ratio")[3, 1:3, 0].astype(float).mean(0)
+    np.testing.assert_allclose(table["ratio"], mean.ravel(), rtol=1e-6)
+    np.testing.assert_allclose(read_cells(run, branch="cond", sample=3, steps=[1, 2]).by_head().ravel(), table["ratio"])
+    # One sample has no interval over samples.
+    assert (table["n"] == 1).all() and table["ratio_low"].isna().all()
+    with pytest.raises(InputError, match="a finished sample"):
+        role_table(run, sample=5)
+    with pytest.raises(InputError, match="widen"):
+        role_table(run, steps=[9])

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from analysis.importance import mean_ratio
 from analysis.roles import classify, role_counts
 from analysis.runs import Run
 from pare import mask as masks
-from tests.browser.waiting import drawn, next_frame, press_at_once, resized
+from tests.browser.waiting import PATIENCE_MS, drawn, next_frame, press_at_once, resized
 from tests.runs_fixture import make_run
-from workbench.jobs.api import open_workspace
+from workbench.jobs.api import State, open_workspace
 from workbench.pages.mask_panel import head_plan
 from workbench.state import Selection
 
@@ -334,8 +335,68 @@ def test_a_job_outlives_the_server_and_two_tabs_agree(heads, serve, start, addre
     expect(tab.get_by_role("button", name="Resume").first).to_be_visible()
 
 
+def test_a_cancelled_capture_is_resumed_by_its_button_and_does_no_sample_twice(
+    page, serve, start, folder, slow_model, address
+):
+    jobs, samples = open_workspace(folder / "workspace"), 40
+    # A sample takes a fifth of a second here: many of them leave time to cancel amid them on any machine.
+    size = {"height": 64, "width": 64, "frames": 17, "steps": 3}
+    words = {"model": str(slow_model), "out": "run", "prompts": ["a red 7", "a blue 3"], "samples": samples, **size}
+    job = jobs.submit("capture", words, "cpu")
+    run = jobs.folder(job) / "artefacts" / "run"
+    assert soon(lambda: len(written(run)) >= 2), jobs.log(job)
+    jobs.cancel(job)
+    cancelled = jobs.wait(job, PATIENCE_MS / 1000)
+    assert (cancelled.state, cancelled.attempt) == (State.CANCELLED, 1)
+    before = written(run)
+    assert 2 <= len(before) < samples, "it was cancelled amid its samples"
+    # As after a reboot: neither the server that is asked to go on nor the worker is the one of before.
+    serve.stop(address)
+    for worker in jobs.workers():
+        if worker.alive:
+            os.kill(worker.identity.pid, signal.SIGTERM)
+    assert soon(lambda: not any(worker.alive for worker in jobs.workers()))
+    assert start(int(address.rsplit(":", 1)[1])) == address
+    page.goto(f"{address}/jobs")
+    drawn(page)
+    box = page.locator(f".st-key-job-{job}")
+    expect(box).to_contain_text(re.compile(rf"cancelled.*Cancelled after {cancelled.done} of {cancelled.total}", re.S))
+    expect(box).not_to_contain_text("attempt")
+    box.get_by_role("button", name="Resume").click()
+    expect(box).to_contain_text("attempt 2")
+    expect(box).to_contain_text(re.compile(rf"done.*Done in .*{samples} samples written", re.S))
+    expect(box.get_by_role("button", name=re.compile("Resume|Cancel"))).to_have_count(0)
+    expect(page.locator("[data-testid=stAlert], [data-testid=stException]")).to_have_count(0)
+
+    done = jobs.status(job)
+    assert (done.state, done.attempt, done.result["samples"]) == (State.DONE, 2, samples)
+    path = [(event.state, event.attempt) for event in jobs.events(job)]
+    assert path[-3:] == [(State.QUEUED, 2), (State.RUNNING, 2), (State.DONE, 2)] and (State.CANCELLED, 1) in path
+    # The files of before are the same ones, and what was measured was measured once.
+    after = written(run)
+    assert {name: after[name] for name in before} == before and len(after) == samples
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["pending"] for line in log if line["event"] == "start"] == [samples, samples - len(before)]
+    assert sorted(line["index"] for line in log if line["event"] == "sample") == list(range(samples))
+    assert Run.open(run).finished == tuple(range(samples))
+
+
+def soon(true: Callable[[], bool]) -> bool:
+    """Whether it becomes true before patience ends."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
+
+
+def written(run: Path) -> dict[str, tuple[int, int]]:
+    """The sample files of a run by name, each with what it would have anew if it were written again."""
+    stats = {path.name: path.stat() for path in (run / "samples").glob("[0-9]*.safetensors")}
+    return {name: (about.st_ino, about.st_mtime_ns) for name, about in stats.items()}
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["", "route", "train", "runs", "jobs", "doctor"])
+@pytest.mark.parametrize("name", ["", "route", "train", "evidence", "runs", "jobs", "doctor"])
 def test_every_page_fits_shows_no_error_and_passes_the_accessibility_scan(new_page, address, scheme, name):
     page = new_page(scheme=scheme)
     page.goto(f"{address}/{name}")

@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from analysis.block_values import block_values
+from analysis.figures.style import contrast
 from tests.browser.waiting import drawn, resized
 from tests.sampled_run import UNIFORM_HEAD, make_sampled_run
 from workbench.components.source import source
@@ -135,6 +136,29 @@ def test_the_page_fits_and_passes_the_accessibility_scan(new_page, address, sche
         resized(page, *size)
         found = Axe().run(page).response["violations"]
         assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
+
+
+FILLS = """() => {
+    const background = getComputedStyle(document.querySelector("[data-testid=stApp]")).backgroundColor;
+    const texts = [...document.querySelectorAll(".js-plotly-plot .main-svg text")].filter((text) => text.textContent.trim());
+    return [background, texts.map((text) => [text.textContent, getComputedStyle(text).fill])];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_of_charts_have_contrast(new_page, address, scheme):
+    page = new_page(scheme=scheme)
+    page.goto(f"{address}/blocks")
+    opened(page)
+    background, texts = page.evaluate(FILLS)
+    # The scan of accessibility does not read the text of an SVG.
+    faint = {words: fill for words, fill in texts if contrast(hex_colour(fill), hex_colour(background)) < 4.5}
+    assert "timestep t" in dict(texts) and faint == {}
+
+
+def hex_colour(colour: str) -> str:
+    """The `#rrggbb` of a computed `rgb(…)`."""
+    return "#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", colour)[:3])
 
 
 def test_the_maps_pure_functions(page):

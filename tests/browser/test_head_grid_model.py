@@ -56,6 +56,29 @@ def test_roles_counts_flips_and_bins_equal_pythons(model, tau_s, tau_t):
             assert got["bins"][role::3] == bins.tolist()
 
 
+@pytest.mark.parametrize(
+    ("thresholds", "side"), [([0.7, 0.3], "left"), ([0.7, 0.15], "right"), ([0.15, 0.05], "right")]
+)
+def test_no_threshold_strikes_the_label_of_uniform_out(browser, thresholds, side):
+    page = browser.new_page()
+    found = page.evaluate(
+        """async ([text, thresholds]) => {
+            const { drawHistogram } = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+            const context = document.createElement("canvas").getContext("2d"), drawn = {};
+            const write = context.fillText.bind(context);
+            context.fillText = (words, ...at) => { drawn[words] = context.textAlign; write(words, ...at); };
+            const state = { ratio: Float32Array.of(0.5), roles: Uint8Array.of(1), thresholds, uniform: 1 / 9, numFrames: 9,
+                            heads: 1, pinned: null, hover: null };
+            const theme = { font: "sans-serif", text: "#000", muted: "#444", line: "#ddd", background: "#fff" };
+            drawHistogram(context, 560, state, theme);
+            return drawn["uniform 1/9"];
+        }""",
+        [source("canvas.js", "head_grid/model.js", "head_grid/draw.js"), thresholds],
+    )
+    page.close()
+    assert found == side
+
+
 def test_missing_ratios_have_no_role_and_no_bin(model):
     got = model(
         """(() => {

@@ -82,6 +82,8 @@ def test_from_the_first_look_to_a_report(page, address, workspace, tmp_path):
     assert {origin(one) for one in references if isinstance(one, str)} <= {address, "file", "data", "blob"}
     assert page.evaluate("[...document.querySelectorAll('.figure')].every((one) => one.querySelector('.main-svg'))")
     assert page.evaluate("document.querySelectorAll('.figure').length") >= 8
+    # What the page plays: the teacher's video and those of its students.
+    assert page.evaluate("document.querySelectorAll('video').length") >= 2
     words = page.evaluate("document.body.textContent")
     assert f"τs = 0.7, τt = {walked.tau_t:g}" in words and f"--ratio {RATIO:g} " in words
     assert f"block {BLOCK}, head {HEAD}" in words.lower()

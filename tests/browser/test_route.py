@@ -61,6 +61,8 @@ def test_a_decision_is_turned_over_linked_and_generated(page: Page, new_page, ad
     lanes, readout = page.locator(".lanes"), page.locator(".lanes .readout")
     expect(page.get_by_text("what an importance router would decide")).to_be_visible()
     expect(lanes).to_have_attribute("data-skipped", str(int((~ran).sum())))
+    shown = page.locator(".lanes .legend .key:visible")
+    expect(shown).to_have_text(["ran", "skipped", "always runs"])
     for step, block in ((0, 0), (2, 5), (9, 3)):
         page.mouse.move(*cell(page, ran.shape, step, block))
         words = "always runs" if block == 0 else "ran" if ran[step, block] else "skipped"

@@ -390,6 +390,7 @@ def test_json_without_end_is_no_crash(open_page, captures, file, page, tmp_path)
 def test_uploads_are_capped_and_need_a_session():
     assert CONFIG["server.maxUploadSize"] <= 64
     assert CONFIG["server.address"] == "127.0.0.1" and not CONFIG["browser.gatherUsageStats"]
+    assert CONFIG["server.enableXsrfProtection"] is True and CONFIG["server.enableCORS"] is True
     # No page takes a file: what a person has is named at start.
     for path in (PROJECT / "workbench" / "pages").glob("*.py"):
         assert "file_uploader" not in path.read_text(), f"{path.name} takes a file: check and cap it here"

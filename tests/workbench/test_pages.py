@@ -192,6 +192,7 @@ def test_a_prompt_becomes_a_job_that_can_be_cancelled(at, tmp_path):
     (tmp_path / "models" / "one").mkdir(parents=True)
     (tmp_path / "models" / "one" / "model_index.json").write_text("{}")
     test = at("heads", tmp_path / "models")
+    assert "20 steps of demo on cpu: 146.6 GFLOP, " in words(test)
     # A form sends its fields together, with its button.
     test.selectbox(key="generate_model").set_value("models/one")
     test.text_input(key="prompt").set_value("a blue 3 *standing* still")
@@ -204,6 +205,10 @@ def test_a_prompt_becomes_a_job_that_can_be_cancelled(at, tmp_path):
     alive(test)
     assert open_workspace(tmp_path / "workspace").status(job.id).state == "cancelled"
     assert "Cancelled" in words(test)
+    # What was asked for last is in the fields again, in a session that never typed it.
+    again = at("heads", tmp_path / "models")
+    assert again.text_input(key="prompt").value == "a blue 3 *standing* still"
+    assert again.selectbox(key="generate_model").value == "models/one"
 
 
 def test_generating_is_folded_away_until_it_is_asked_for_or_has_made_something(at, tmp_path):
@@ -342,3 +347,17 @@ def test_the_bundled_run_opens_with_no_click(tmp_path, monkeypatch):
     alive(test)
     assert "n = 200 samples" in words(test)
     assert "data/runs/demo" in [box.value for box in test.selectbox] or "demo" in words(test)
+
+
+def test_another_run_is_opened_without_what_only_the_first_one_has(at, tmp_path):
+    make_run(tmp_path / "captures" / "long", 3, 4, steps=8, samples=5, branches=("cond", "uncond"))
+    make_run(tmp_path / "captures" / "short", 2, 3, steps=2, samples=2)
+    link = {"steps": "5-7", "branch": "uncond", "sample": "4", "block": "2", "head": "3", "tt": "0.2"}
+    test = at("heads", tmp_path / "captures", run="captures/long", **link)
+    alive(test)
+    assert not test.warning
+    again = test.selectbox(key="run_picker").set_value("captures/short").run()
+    alive(again)
+    # Nobody typed a link that could be wrong.
+    assert not again.warning
+    assert again.session_state["shown_selection"].tau_t == 0.2

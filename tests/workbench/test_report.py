@@ -201,6 +201,15 @@ def test_videos_are_inside_up_to_a_size_and_named_beyond_it(run):
     assert len(one.all("video")) == 1 and "Sample 1, seed 1" in one.text()
 
 
+def test_the_videos_of_a_page_come_first_and_each_once(run):
+    first, second = run.videos.values()
+    html = Reader(render_report(build_report(run, Selection(), videos=[(second, "without block 1: a red 7, seed 1")])))
+    assert [b64decode(each["src"].split(",")[1]) for each in html.all("video")] == [
+        path.read_bytes() for path in (second, first)
+    ]
+    assert "without block 1: a red 7, seed 1" in html.text()
+
+
 def test_a_mask_is_shown_with_what_it_removes(run, tmp_path):
     path = tmp_path / "m.safetensors"
     make_mask(run.folder, out=path, neurons="none", ratio=0.5)

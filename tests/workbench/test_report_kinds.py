@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from workbench.report import origin, sources
 from workbench.report.compare_runs import runs_report
 from workbench.report.evidence import chart_parts, evidence_report
 from workbench.report.page import render_report
-from workbench.report.training import training_report
+from workbench.report.training import how_far, training_report
 from workbench.state import Selection
 from workbench.training_record import Training
 
@@ -109,6 +110,15 @@ def test_a_training_has_its_curves_clips_and_settings(made):
     earlier = training_report(training, at=3, tau_s=0.99)
     assert earlier.parts[-1].title == "Router at step 4" and "--at 3 --tau-s 0.99" in earlier.command
     assert earlier.clips[0].path.name == "teacher-0.mp4"
+
+
+def test_the_loss_is_told_as_means_of_the_first_and_last_tenth(made):
+    training = Training.open(made / "t" / "training")
+    losses = [4.0, 2.0, *[1.5] * 21, 0.5, 0.3]
+    records = tuple({"step": step, "loss": loss} for step, loss in enumerate(losses, 1))
+    whole, two, one = (how_far(replace(training, records=records[:n]), "s") for n in (25, 2, 1))
+    assert whole.endswith("the loss went from 3 to 0.4 (means of the first and last tenth, n = 2 logged steps each)")
+    assert "from 4 to 2 (means" in two and "n = 1 logged step each" in two and "loss" not in one
 
 
 def test_every_python_of_a_training_and_of_an_answer_makes_its_figure_and_table(made, monkeypatch):

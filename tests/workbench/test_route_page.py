@@ -19,7 +19,7 @@ from pare.depth.budget import BudgetSchedule
 from pare.depth.costs import CostTable
 from pare.depth.decision import redecide
 from pare.depth.table import DecisionTable
-from pare.geometry import Clip
+from pare.geometry import DEMO, Clip
 from pare.models import load_pipeline
 from pare.video import read_video
 from tests.runs_fixture import make_run
@@ -204,6 +204,20 @@ def test_without_decisions_it_shows_what_an_importance_router_would_decide(at, c
     predicted = route_plan.route_plan(run, decisions, Selection(k_min=3, k_max=5), model, None)
     assert predicted.mean_count == pytest.approx(result["routing"]["mean_blocks"], abs=0.34)
     assert len(sampler_timesteps(run, decisions)) == STEPS
+
+
+def test_the_mean_of_a_video_is_told_from_the_mean_of_the_columns(at):
+    run = Run.open(DEMO.parent / "runs" / "demo")
+    decisions = decisions_of(run)
+    assert decisions is not None
+    planned = route_plan.route_plan(run, decisions, Selection(), "demo", None)
+    columns = f"{planned.ran.sum(axis=1).mean():.2f}"
+    told = f"{planned.mean_count:.2f} blocks a step over the video's {planned.steps} unevenly spaced steps; the columns are "
+    told += f"the run's {len(run.timesteps)} timesteps, whose mean is {columns}"
+    assert (
+        told in words(alive(at(DEMO.parent / "runs", run="runs/demo"))).replace("\\", "")
+        and columns != f"{planned.mean_count:.2f}"
+    )
 
 
 def test_its_report_begins_with_what_would_run(captures, model):

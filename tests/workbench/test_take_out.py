@@ -200,6 +200,19 @@ def test_a_mask_file_and_a_missing_table_have_words_too(tmp_path):
     assert made["counts"]["self_heads"] == [7] * 8
 
 
+def test_the_command_of_a_filtered_view_gives_the_numbers_of_the_view(taken, tmp_path, capsys):
+    link = {"run": "data/runs/demo", "steps": "2-4", "sample": "7", "tt": "0.2"}
+    (grid,) = [given for given in taken("heads", **link) if given.key == "head_grid"]
+    words = shlex.split(str(grid.command))
+    assert cli.main([*words[1:], "--csv", str(tmp_path / "heads.csv")]) == 0
+    assert "over 1 sample x 3 timesteps" in capsys.readouterr().out
+    made = pd.read_csv(tmp_path / "heads.csv", keep_default_na=False).sort_values(["block", "head"])
+    table = grid.table() if callable(grid.table) else grid.table
+    shown = table.sort_values(["block", "head"])
+    assert made["role"].tolist() == shown["role"].tolist()
+    np.testing.assert_allclose(made["ratio"], shown["ratio"], rtol=1e-6)
+
+
 def test_a_hostile_folder_stays_inside_its_quotes(tmp_path):
     name = "it's \"; raise SystemExit('no') #"
     run = make_sampled_run(tmp_path / name, blocks=3, steps=2, samples=2)

@@ -190,7 +190,7 @@ def test_a_running_training_is_followed_cancelled_and_resumed(open_page, workspa
     job = begun(jobs, stage="joint", done=8, validated=(4, 8))
     test = alive(open_page(PAGE, None))
     title = test.title[0].value.replace("\\", "")
-    assert title.startswith("Stage joint of s is at step 8 of 20: the loss went from 1.87 to 1.15")
+    assert title.startswith("Stage joint of s is at step 8 of 20: the loss went from 1.87 to 1.15 (means of")
     text = words(test)
     assert "n = 8 samples of one step" in text and "running" in text
     charts = {chart.proto.id.split("-")[-1].removeprefix("train_") for chart in test.get("plotly_chart")}

@@ -25,6 +25,7 @@ from workbench.report.part import Report
 from workbench.report.sources import answers_at, kind_of, source_at, training_at
 from workbench.report.training import training_report
 from workbench.state import Selection
+from workbench.step_range import step_range
 from workbench.training_record import Training
 from workbench.video_sets import open_videos
 
@@ -191,14 +192,5 @@ def _selection(run: Run, *, steps: Any, **values: Any) -> Selection:
         raise InputError("--sample", got=values["sample"], expected="a finished sample", fix="capture with --resume")
     if values["branch"] is not None:
         run.branch_index(values["branch"])
-    first, last = (None, None) if steps is None else _steps(steps, len(run.timesteps))
+    first, last = (None, None) if steps is None else step_range(steps, len(run.timesteps))
     return Selection(**values, first_step=first, last_step=last)
-
-
-def _steps(text: str, count: int) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    if all(part.isascii() and part.isdigit() and len(part) < 10 for part in (first, last or first)):
-        low, high = int(first), int(last or first)
-        if low <= high < count:
-            return low, high
-    raise InputError("--steps", got=text, expected=f"first-last within 0-{count - 1}", fix=f"--steps 0-{count - 1}")

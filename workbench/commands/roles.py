@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from analysis.evidence.words import counted
 from analysis.importance import protected, run_importance
 from analysis.roles import TAU_S, TAU_T, check_thresholds, role_counts, role_table
 from analysis.runs import Run
 from analysis.thresholds import suggest_thresholds
 from pare.files import check_output, replacing
+from workbench.step_range import step_range
 
 
 def roles(
@@ -16,21 +18,28 @@ def roles(
     tau_s: float = TAU_S,
     tau_t: float = TAU_T,
     branch: str | None = None,
+    sample: int | None = None,
+    steps: str | None = None,
     csv: str | Path | None = None,
     parquet: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Roles of all self-attention heads at two thresholds, averaged over samples, timesteps and branches.
+    """Roles of all self-attention heads at two thresholds, averaged over samples, timesteps and branches, or over a part of
+    them: one `sample`, `steps` first-last, one `branch`.
 
     Every head comes with its ratio, 95 % bootstrap interval over the n samples, the share of cells that agree with its
-    role, and its importance (Eq. 3). `csv` and `parquet` name tables to write. Raises `InputError` for an unreadable
-    run, thresholds out of order and a branch that was not measured.
+    role, and its importance (Eq. 3, over all samples and steps). `csv` and `parquet` name tables to write. Raises
+    `InputError` for an unreadable run, thresholds out of order, and a sample, steps or a branch that the run does not have.
     """
     check_thresholds(tau_s, tau_t)
     opened = Run.open(run)
     for flag, path in (("--csv", csv), ("--parquet", parquet)):
         if path is not None:
             check_output(path, flag)
-    table = role_table(opened, tau_s, tau_t, branch)
+    chosen = None
+    if steps is not None:
+        first, last = step_range(steps, len(opened.timesteps))
+        chosen = list(range(first, last + 1))
+    table = role_table(opened, tau_s, tau_t, branch, sample=sample, steps=chosen)
     importance = run_importance(opened, branch)
     table["importance"] = importance["self"].ravel()
     table["protected"] = protected(
@@ -50,8 +59,8 @@ def roles(
         "tau_s": tau_s,
         "tau_t": tau_t,
         "branches": [branch] if branch else list(opened.branches),
-        "samples": len(opened.finished),
-        "steps": len(opened.timesteps),
+        "samples": len(opened.finished) if sample is None else 1,
+        "steps": len(opened.timesteps) if chosen is None else len(chosen),
         "uniform_ratio": opened.uniform,
         "counts": role_counts(table["role"].to_numpy()),
         "near_a_threshold": int(table["flips"].sum()),
@@ -70,8 +79,8 @@ def render(result: dict[str, Any]) -> str:
     note = ", which counts as temporal" if uniform < result["tau_t"] else ""
     lines = [
         f"{result['model']}: {counts} (tau_s {result['tau_s']:g}, tau_t {result['tau_t']:g})",
-        f"over {result['samples']} samples x {result['steps']} timesteps, {' and '.join(result['branches'])}; "
-        f"{result['near_a_threshold']} heads within 0.02 of a threshold",
+        f"over {counted(result['samples'], 'sample')} x {counted(result['steps'], 'timestep')}, "
+        f"{' and '.join(result['branches'])}; {result['near_a_threshold']} heads within 0.02 of a threshold",
         f"uniform attention would have r = {uniform:.3f}{note}",
     ]
     marked = any(head.get("mark") for head in result["heads"])

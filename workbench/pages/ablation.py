@@ -22,7 +22,7 @@ from workbench.pages.generate_panel import MOST_STEPS, PROMPT, USUAL_STEPS, usua
 from workbench.pages.job_view import cancel, show_progress
 from workbench.pages.route_work import DENSE, table_path
 from workbench.pages.run_model import model_of, unreadable
-from workbench.pages.shell import guard, jobs_of
+from workbench.pages.shell import PLAYED_KEY, guard, jobs_of
 from workbench.pages.text import command_line, plain, short_path
 from workbench.pages.videos import show_player
 from workbench.places import Places
@@ -30,6 +30,7 @@ from workbench.state import Selection
 from workbench.teacher_videos import Clips
 
 POLL_SECONDS = 0.7
+PLAYER_KEY = "ablation_player"
 MASKS_FOLDER = ".ablations"
 """Hidden, so that a head that was off is not offered where masks are compared."""
 STEPS_WIDTH = 120
@@ -202,9 +203,10 @@ def show_ablations(run: Run, places: Places, ablations: Sequence[Ablation], sele
             videos |= {} if same else {f"dense, {ablation.preview.steps} steps": dense}
             shown.append((ablation, dense, without))
     if not shown:
+        st.session_state[PLAYED_KEY].pop(PLAYER_KEY, None)
         return
     st.header(plain(f"Without {' and '.join(each.off.words for each, *_ in shown)}"), anchor=False)
-    show_player(places, videos, selection, geometry=run.geometry, tallest=230, key="ablation_player")
+    show_player(places, videos, selection, geometry=run.geometry, tallest=230, key=PLAYER_KEY)
     last, dense, without = shown[-1]
     command = command_line(
         "generate",

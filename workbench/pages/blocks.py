@@ -27,7 +27,7 @@ from workbench.pages.drawn import drawn
 from workbench.pages.grid_frame import grid_frame
 from workbench.pages.report_button import report_button
 from workbench.pages.shell import Shell, bind, choose, empty_state, guard, open_shell, unfinished_state
-from workbench.pages.text import capture_command, command_line, plain, short_path
+from workbench.pages.text import capture_command, plain
 from workbench.places import Places
 from workbench.state import Selection
 
@@ -180,7 +180,7 @@ def show_heads(run: Run, selection: Selection, block: int) -> None:
         alt=f"Intra-slice ratio of the heads of block {block}, with standard errors.",
         table=table,
         python=recipes.block_heads(run, selection, block),
-        command=command_line("roles", short_path(run.folder), csv="heads.csv", **thresholds, branch=selection.branch),
+        command=recipes.roles_command(run, selection, csv="heads.csv"),
         name=f"{run.folder.name}-block-{block}-heads",
     )
 

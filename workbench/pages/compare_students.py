@@ -63,7 +63,7 @@ def show_students(shell: Shell, frame: Frame) -> None:
     with right, guard("settings"):
         st.header("Settings", anchor=False)
         rows = [(plain(name), *either(*values)) for name, values in model_settings(a, b).items()]
-        table(rows, ("", "A", "B"), key="student_settings", left=3)
+        table(rows, ("setting", "A", "B"), key="student_settings", left=3)
     with guard("scores"):
         _show_scores(shell, chosen, (a, b))
 

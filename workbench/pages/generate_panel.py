@@ -8,13 +8,16 @@ from pare.errors import InputError
 from pare.geometry import DEMO
 from pare.reference import defaults
 from workbench.components.copy_button.component import copy_button
+from workbench.jobs.device import fastest_device
 from workbench.jobs.job import Job, State
 from workbench.pages.data import pipeline_names
 from workbench.pages.job_view import cancel, show_progress, show_video
 from workbench.pages.same_video import OWN
 from workbench.pages.shell import guard, jobs_of
-from workbench.pages.text import command_line, plain, readable_names, short_path
+from workbench.pages.text import command_line, duration, plain, readable_names, short_path
 from workbench.places import Places
+from workbench.plan import forwards_per_clip, gibi, plan, tera
+from workbench.settings import RunSettings
 
 PROMPT = "a red 7 moving up and left, fast"
 TITLE = "Generate a video"
@@ -90,11 +93,32 @@ def show_panel(places: Places) -> None:
             seed = st.number_input("Seed", 0, 2**31 - 1, int(last.get("seed") or 0), key="generate_seed")
         with button_column:
             wanted = st.form_submit_button("Generate", width="stretch")
+    if cost := generation_cost(places, choices[known], known, steps_now):
+        st.caption(plain(cost))
     if wanted:
         with guard("generate"):
             arguments = {"model": choices[model], "prompt": prompt, "steps": steps, "seed": seed, "out": "video.mp4"}
             jobs_of(places).submit("generate", arguments)
     _show_last(places)
+
+
+def generation_cost(places: Places, model: str, name: str, steps: int) -> str:
+    """What a video of so many steps takes, in one line: operations, memory, and the time that it took before; nothing of a
+    model that cannot be read."""
+    device = fastest_device()
+    try:
+        settings = RunSettings.of(steps=steps).filled(model)
+        guess = plan(model, settings, device=device, forwards=forwards_per_clip(settings))
+    except InputError:
+        return ""
+    seconds = None
+    if (places.workspace / "jobs.sqlite3").is_file():
+        seconds = jobs_of(places).history("generate", matching={"model": model})
+    took = "" if seconds is None else f", about {duration(max(1, seconds * steps))} as last time"
+    return (
+        f"{steps} step{'s' if steps != 1 else ''} of {name} on {device}: {tera(guess['flops'])}, "
+        f"{gibi(guess['memory']['total'])} of memory{took}."
+    )
 
 
 def last_generation(places: Places) -> Job | None:

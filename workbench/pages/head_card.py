@@ -113,7 +113,7 @@ def _show_ratio(run: Run, selection: Selection, cell: tuple[int, int]) -> None:
         alt=f"Intra-slice ratio of block {cell[0]}, head {cell[1]} over the timesteps, with its 95 % interval.",
         table=table,
         python=recipes.ratio_over_timesteps(run, selection, *cell),
-        command=None,
+        command=recipes.report_command(run, selection.changed(block=cell[0], head=cell[1])),
         name=f"{run.folder.name}-block-{cell[0]}-head-{cell[1]}-ratio",
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ def show_frame_map(run: Run, selection: Selection, cell: tuple[int, int], *, lin
         alt=f"Attention of block {cell[0]}, head {cell[1]} from query frames to key frames.",
         table=lambda: frame_map_table(shown, samples),
         python=recipes.frame_map(run, selection, *cell),
-        command=None,
+        command=recipes.report_command(run, selection.changed(block=cell[0], head=cell[1])),
         name=f"{run.folder.name}-block-{cell[0]}-head-{cell[1]}-frames",
     )
 

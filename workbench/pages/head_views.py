@@ -24,7 +24,6 @@ from workbench.pages.grid_frame import grid_frame
 from workbench.pages.pinned_part import choose_in, choose_pinned
 from workbench.pages.prune_settings import MASK_LINK
 from workbench.pages.shell import bind, choose
-from workbench.pages.text import command_line, short_path
 from workbench.state import Selection
 
 VIEW_WORDS = {"grid": "Grid", "scatter": "Scatter", "difference": "B − A"}
@@ -106,7 +105,7 @@ def show_grid(
         on_change=lambda value: choose_pinned(tau_s=value.tau_s, tau_t=value.tau_t, block=value.block, head=value.head),
     )
     thresholds: dict[str, Any] = {"tau_s": selection.tau_s, "tau_t": selection.tau_t}
-    command = roles_command(run, selection)
+    command = recipes.roles_command(run, selection)
     with st.container(horizontal=True, vertical_alignment="center", key="grid_corners"):
         show_suggestion(ratio, selection)
 
@@ -132,13 +131,6 @@ def show_grid(
             name=f"{run.folder.name}-ratios",
         )
         take_out_each({"Take out grid": grid, "Take out histogram": histogram})
-
-
-def roles_command(run: Run, selection: Selection) -> str:
-    """The command line that tells the roles of all heads at these thresholds."""
-    return command_line(
-        "roles", short_path(run.folder), tau_s=selection.tau_s, tau_t=selection.tau_t, branch=selection.branch
-    )
 
 
 def show_suggestion(ratio: np.ndarray, selection: Selection) -> None:

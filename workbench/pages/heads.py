@@ -24,7 +24,7 @@ from workbench.pages.head_card import FRAME_LINK, protected_scores, show_head_ca
 from workbench.pages.head_difference_view import show_difference
 from workbench.pages.head_scatter_view import show_scatter
 from workbench.pages.head_sets_panel import problem_of, show_pick, show_sets, sources
-from workbench.pages.head_views import roles_command, show_controls, show_grid
+from workbench.pages.head_views import show_controls, show_grid
 from workbench.pages.mask_panel import head_plan, problem_words, removed_heads, show_mask_panel
 from workbench.pages.pinned_part import begin_parts, pinned_part
 from workbench.pages.report_button import report_button
@@ -59,7 +59,7 @@ def show_headline(run: Run, cells: Cells, marks: HeadMarks | None, selection: Se
     def give(now: Selection) -> None:
         with st.container(horizontal=True, horizontal_alignment="right"):
             copy_button("Copy link", None, key="copy_link")
-            copy_button("Copy as command line", roles_command(run, now), key="copy_roles_command")
+            copy_button("Copy as command line", recipes.roles_command(run, now), key="copy_roles_command")
             report_button(run, now)
 
     with buttons:
@@ -95,7 +95,7 @@ def show_residual(run: Run, selection: Selection) -> None:
         alt="Relative size of every block's residual at every timestep.",
         table=values.table,
         python=recipes.block_map(run, selection),
-        command=None,
+        command=recipes.report_command(run, selection),
         name=f"{run.folder.name}-residual",
     )
     st.page_link("workbench/pages/blocks.py", label="Its parts, block by block", icon=":material/view_week:")
@@ -113,7 +113,7 @@ def show_roles(run: Run, cells: Cells, selection: Selection) -> None:
             alt="Number of spatial, mixed and temporal heads in every block.",
             table=lambda: role_count_table(letters),
             python=recipes.roles_per_block(run, selection),
-            command=roles_command(run, selection),
+            command=recipes.roles_command(run, selection),
             name=f"{run.folder.name}-roles",
         )
     with right, guard("mean ratio per block"):
@@ -127,7 +127,7 @@ def show_roles(run: Run, cells: Cells, selection: Selection) -> None:
             alt="Mean intra-slice ratio of every block's heads, with its 95 % interval over samples.",
             table=table,
             python=recipes.mean_ratio_per_block(run, selection),
-            command=None,
+            command=recipes.report_command(run, selection),
             name=f"{run.folder.name}-block-ratio",
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from workbench.jobs.job import Job, State
 from workbench.pages.chart import csv_button
 from workbench.pages.generate_panel import PROMPT
 from workbench.pages.job_view import job_buttons, show_cost, show_log, show_progress, show_video, state_badge
-from workbench.pages.shell import active_jobs, choose, guard, jobs_of, open_shell
+from workbench.pages.shell import active_jobs, choose, choose_run, guard, jobs_of, open_shell
 from workbench.pages.text import command_line, plain, short_path
 from workbench.pages.train_watch import latest
 from workbench.pages.train_work import STAGES, Entry, training_name
@@ -100,7 +100,7 @@ def show_result(jobs: Jobs, job: Job, places: Places) -> None:
         run = places.name_of(samples.parent)
         st.caption(f"{count} sample{'s' if count != 1 else ''} written.")
         if run is not None and count and st.button("Open this run", key=f"open-{job.id}", type="tertiary"):
-            choose(run=run, block=None, head=None, sample=None)
+            choose_run(run)
             st.switch_page("workbench/pages/heads.py")
     if job.state is State.DONE:
         for path in [each for each in jobs.artefacts(job.id) if each.suffix == ".mp4"][:4]:

@@ -19,7 +19,16 @@ from workbench.pages import data
 from workbench.pages.chart import show_chart
 from workbench.pages.report_button import report_button
 from workbench.pages.route_jobs import show_generation, show_recording
-from workbench.pages.route_plan import Decisions, RoutePlan, bounds, cost_table, decisions_of, route_plan, turned
+from workbench.pages.route_plan import (
+    Decisions,
+    RoutePlan,
+    bounds,
+    cost_table,
+    decisions_of,
+    route_plan,
+    sampler_timesteps,
+    turned,
+)
 from workbench.pages.route_take_out import (
     TABLE,
     planned_command,
@@ -221,16 +230,13 @@ def show_prediction(run: Run, decisions: Decisions, planned: RoutePlan, shell: S
     counted += f"**{planned.share:.1%}** of the block FLOPs, {tera(planned.flops)}"
     st.markdown(counted + ("." if planned.seconds is None else f", about **{planned.seconds:.3g} s**."))
     if (planned.steps_at != 1).any():
-        nearest = ", ".join(map(str, planned.steps_at))
-        over_columns = f"{planned.ran.sum(axis=1).mean():.2f}"
-        other = (
-            ""
-            if over_columns == f"{planned.mean_count:.2f}"
-            else f": the mean over columns, {over_columns}, is another one"
-        )
+        nearest, over_columns = ", ".join(map(str, planned.steps_at)), planned.ran.sum(axis=1).mean()
+        gaps = np.diff(sampler_timesteps(run, decisions))
+        uneven = "" if np.allclose(gaps, gaps[:1]) else "unevenly spaced "
         st.caption(
-            f"Columns are the timesteps of the run; of the video's {planned.steps} steps {nearest} are nearest to them, from left "
-            f"to right{other}."
+            f"{planned.mean_count:.2f} blocks a step over the video's {planned.steps} {uneven}steps; the columns are the run's "
+            f"{len(planned.ran)} timesteps, whose mean is {over_columns:.2f}. Of the video's steps {nearest} are nearest to "
+            "them, from left to right."
         )
     if planned.seconds is None:
         st.caption("Seconds need a cost table of this machine in the workspace:")

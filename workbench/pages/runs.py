@@ -8,7 +8,7 @@ from pare.errors import InputError
 from workbench.components.copy_button.component import copy_button
 from workbench.pages import data
 from workbench.pages.chart import csv_button
-from workbench.pages.shell import choose, empty_state, guard, open_shell
+from workbench.pages.shell import choose_run, empty_state, guard, open_shell
 from workbench.pages.student_folder import folder_size
 from workbench.pages.text import file_size, plain
 from workbench.places import Places
@@ -33,7 +33,7 @@ def show_run(name: str, run: Run, *, is_open: bool) -> None:
     columns[4].markdown(str(len(run.timesteps)))
     columns[5].markdown(file_size(folder_size(run.folder)))
     if columns[6].button("Opened" if is_open else "Open", key=f"open-{name}", disabled=is_open, width="stretch"):
-        choose(run=name, block=None, head=None, sample=None)
+        choose_run(name)
         st.switch_page("workbench/pages/heads.py")
 
 

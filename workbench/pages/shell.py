@@ -31,8 +31,10 @@ STYLE = """<style>
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) table {
   width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums;
 }
-[class*="st-key-compare_table"] { overflow-x: auto; }
 :is(.st-key-prune_table, [class*="st-key-compare_table"]) :is(td, th) { padding: 0.2rem 0.5rem; white-space: nowrap; }
+/* Too wide for half a narrow page; a part that scrolls sideways could not be reached by keyboard. */
+@container (max-width: 640px) { [class*="st-key-compare_table"] :is(td, th) { white-space: normal; } }
+[data-testid="stColumn"]:has([class*="st-key-compare_table"]) { container-type: inline-size; }
 [data-testid="stCaptionContainer"] { color: inherit !important; opacity: 0.8; }
 [class*="st-key-corner_"] { margin-top: -1.6rem; position: relative; z-index: 1; height: 1.5rem; }
 /* Beside a narrow chart's axis, or a player's lines, it would stand on words. */
@@ -47,6 +49,9 @@ STYLE = """<style>
 }
 [data-testid="stPopoverBody"] code { font-size: 0.8rem; }
 [data-testid="stBaseButton-primary"]:enabled { color: light-dark(#fff, #0e1117); }
+/* Streamlit's own grey of a chart's axes and notes has 3.7:1 on white, written on the elements; small text needs 4.5:1. */
+.js-plotly-plot :is(.xaxislayer-above, .yaxislayer-above, .xaxislayer-below, .yaxislayer-below, .g-xtitle, .g-ytitle,
+  .cbaxis, .cbtitle, .annotation-text-g) text { fill: light-dark(#555867, #c0c4cf) !important; }
 video { max-width: 100%; border-radius: 6px; image-rendering: pixelated; display: block; }
 </style>"""
 
@@ -83,6 +88,10 @@ def guard(what: str) -> Iterator[None]:
         st.error(plain(line), icon=":material/error:")
 
 
+PLAYED_KEY = "played_videos"
+"""Where a session holds what its page plays: key of a player → label → file. A report carries it."""
+
+
 def open_shell(
     *, poll_jobs: bool = True, filters: bool | Callable[[Selection], bool] = False, page: str | None = None
 ) -> Shell:
@@ -105,6 +114,7 @@ def open_shell(
     facts = facts_of(run, name, places)
     selection, notes = current(st.session_state, st.query_params, facts)
     st.session_state["shown_selection"] = selection
+    st.session_state[PLAYED_KEY] = {}
     for note in notes:
         st.warning("Link: " + plain(note), icon=":material/link_off:")
     with st.sidebar:
@@ -213,9 +223,15 @@ def _run_picker(names: list[str], name: str | None) -> None:
         names,
         format_func=readable_names(names),
         key="run_picker",
-        on_change=lambda: choose(run=st.session_state["run_picker"], block=None, head=None, sample=None),
+        on_change=lambda: choose_run(st.session_state["run_picker"]),
         help="Runs in data/, in the workspace and in the folders named at start.",
     )
+
+
+def choose_run(name: str) -> None:
+    """Open another run, from a callback: what was chosen of the one before, and may not be in this one, is let go."""
+    part = dict.fromkeys(("block", "head", "sample", "branch", "first_step", "last_step", "versus"))
+    choose(run=name, **part, edits=())
 
 
 def _filters(run: Run, selection: Selection) -> None:

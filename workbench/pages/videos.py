@@ -18,7 +18,7 @@ from workbench.components.player.component import player
 from workbench.components.player.video import PlayerVideo, Strip, latent_frame_of, pairing
 from workbench.pages.chart import take_out
 from workbench.pages.kept import kept
-from workbench.pages.shell import choose
+from workbench.pages.shell import PLAYED_KEY, choose
 from workbench.places import Places
 from workbench.server import video_address
 from workbench.state import Selection
@@ -44,6 +44,7 @@ def show_player(
     With the `geometry` of the model that made them, latent frames are marked; `link` names the frame map they follow.
     Raises `InputError` for a file that is no video.
     """
+    st.session_state[PLAYED_KEY][key] = dict(paths)
     videos, likeness, change = told(places, paths)
     frames = min(video.frames for video in videos)
     player(

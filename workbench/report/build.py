@@ -28,6 +28,7 @@ def build_report(
     *,
     cut: Cut | None = None,
     first: Sequence[Part] = (),
+    videos: Sequence[tuple[Path, str]] = (),
     headline: str | None = None,
     command: str | None = None,
     link: str | None = None,
@@ -35,10 +36,10 @@ def build_report(
 ) -> Report:
     """Read what the selection names of a run: its finding, figures with their numbers, videos, settings and versions.
 
-    `cut` adds a mask, `first` are parts that come before all others, `headline` stands for the finding; `command` is the command
-    line that makes this report (default: from the selection), `link` the address of the view. Videos beyond
-    `most_video_bytes` in all are named, not carried. Raises InputError for a run without a finished sample and for a part
-    that it does not have.
+    `cut` adds a mask, `first` are parts that come before all others, `videos` (file, caption) come before the run's own,
+    `headline` stands for the finding; `command` is the command line that makes this report (default: from the selection),
+    `link` the address of the view. Videos beyond `most_video_bytes` in all are named, not carried. Raises InputError for a run
+    without a finished sample and for a part that it does not have.
     """
     if not run.finished:
         raise InputError(
@@ -63,7 +64,9 @@ def build_report(
         cell = _cell(run, selection, ratio)
         parts += [] if cell is None else head(run, selection, cell, marks)
     parts += [*blocks(run, selection), *routes(run, selection), *([] if cut is None else [cut.part(run)])]
-    clips, left_out = carried(_videos(run, selection), most_video_bytes)
+    given = {path.resolve() for path, _ in videos}
+    own = [(path, caption) for path, caption in _videos(run, selection) if path.resolve() not in given]
+    clips, left_out = carried([*videos, *own], most_video_bytes)
     return Report(
         title=f"{run.model_id} · {run.folder.resolve().name}",
         finding=headline or sentence,

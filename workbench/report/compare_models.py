@@ -27,7 +27,7 @@ def models_report(
     Raises InputError for a folder that is no model of ours.
     """
     cards = read_card(a), read_card(b)
-    sizes = pd.DataFrame(model_sizes(*cards), columns=["size", *MODEL_COLUMNS[1:]])
+    sizes = pd.DataFrame(model_sizes(*cards), columns=list(MODEL_COLUMNS))
     parts = [
         Part(
             "Size",

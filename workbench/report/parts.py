@@ -35,7 +35,6 @@ from analysis.route_variation import route_variation
 from analysis.routes import has_routes, route_array
 from analysis.runs import Run
 from workbench import recipes
-from workbench.pages.text import command_line, short_path
 from workbench.report.cut import Cut
 from workbench.report.part import Part
 from workbench.state import Selection
@@ -58,7 +57,7 @@ def heads(run: Run, selection: Selection, cells: Cells, marks: HeadMarks, cut: C
     counts = role_counts(letters)
     roles = ", ".join(f"{counts[role]} {role}" for role in ROLES)
     crossed = "" if removed is None else f" {int(removed.sum())} heads that the mask removes are crossed."
-    command = command_line("roles", short_path(run.folder), csv="heads.csv", **thresholds, branch=selection.branch)
+    command = recipes.roles_command(run, selection, csv="heads.csv")
     by_block = block_ratio(run, **chosen(selection))
     return [
         Part(

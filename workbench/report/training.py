@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from urllib.parse import urlencode
 
 from analysis.figures.training import gate_shares, gate_table, logged_curve, loss_curves, role_counts, validation_curves
@@ -195,7 +196,13 @@ def how_far(training: Training, student: str, *, active: bool = False) -> str:
     at = f"step {training.done:,} of {training.steps:,}"
     verb = "is at" if active else "ended at" if training.done >= training.steps else "stands at"
     now = training.curves["loss"].dropna().tolist() if "loss" in training.curves else []
-    fell = f": the loss went from {now[0]:.3g} to {now[-1]:.3g}" if len(now) > 1 else ""
+    fell = ""
+    if len(now) > 1:
+        # One batch alone says little: the losses of neighbouring steps scatter.
+        n = max(len(now) // 10, 1)
+        first, last = fmean(now[:n]), fmean(now[-n:])
+        steps = f"n = {n} logged step{'s' if n > 1 else ''} each"
+        fell = f": the loss went from {first:.3g} to {last:.3g} (means of the first and last tenth, {steps})"
     return f"Stage {training.stage} of {student} {verb} {at}{fell}"
 
 

@@ -127,7 +127,10 @@ function drawUniform(context, x, bottom, width, state, theme) {
   context.stroke();
   context.setLineDash([]);
   const text = `uniform 1/${state.numFrames}`;
-  const right = at + 6 + context.measureText(text).width < width - PLOT.right;
+  const start = at - 6 - context.measureText(text).width, end = 2 * at - start;
+  // A threshold's line through the label would strike it out.
+  const struck = start > 0 && state.thresholds.some((threshold) => x(threshold) > at && x(threshold) < end + 3);
+  const right = end < width - PLOT.right && !struck;
   context.textAlign = right ? "left" : "right";
   context.textBaseline = "middle";
   context.lineWidth = 4;

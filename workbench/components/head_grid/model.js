@@ -94,9 +94,9 @@ export function describeCell(block, head, ratio, role, flags = 0, removed = 0, c
   return parts.join(" · ");
 }
 
-/** "3 flip within ±0.02" */
+/** "3 roles flip if a threshold moves by 0.02" */
 export function describeFlips(count, delta) {
-  return `${count} ${count === 1 ? "flips" : "flip"} within ±${delta}`;
+  return `${count} ${count === 1 ? "role flips" : "roles flip"} if a threshold moves by ${delta}`;
 }
 
 /** At least two decimals, three when the value needs them. */
