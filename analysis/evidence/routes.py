@@ -24,8 +24,8 @@ RULE = (
     "Two samples disagree on a decision when one runs the block at that step and the other does not. Routes follow an "
     "attribute of the content when samples that differ in it disagree more than samples that share it, more than labels "
     "dealt at random do (p below 0.05 after Holm's correction over all attributes). The claim is true when they follow one, "
-    "and falsified when two samples disagree on surely fewer than 1 decision in 100. Without recorded decisions it stays open, "
-    "whatever the block norms say."
+    "and falsified when they follow none and two samples disagree on surely fewer than 1 decision in 100. Without recorded "
+    "decisions it stays open, whatever the block norms say."
 )
 MEASURED = {
     True: "The decisions that a router made while it generated, of every sample, step and block that is not always on.",
