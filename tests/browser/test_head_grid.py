@@ -172,7 +172,8 @@ def test_dragging_recolours_without_a_message_and_release_sends_one(open_grid, i
         roles = classify(frame["ratio"].to_numpy(), *thresholds)
         assert shown_counts(page) == {letter: int((roles == letter).sum()) for letter in "SMT"}
         near = flips(frame["ratio"].to_numpy(), *thresholds)
-        assert page.locator(".flips").inner_text() == f"{near.sum()} flip{'s' if near.sum() == 1 else ''} within ±0.02"
+        told = "role flips" if near.sum() == 1 else "roles flip"
+        assert page.locator(".flips").inner_text() == f"{near.sum()} {told} if a threshold moves by 0.02"
     for row in frame.sample(8, random_state=0).itertuples():
         # A corner of the cell, beside its letter.
         at = cell_centre(page, frame, row.block, row.head)
