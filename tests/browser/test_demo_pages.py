@@ -67,7 +67,8 @@ def opened(page: Page, address: str, link: str, shown: str) -> None:
 def test_every_question_view_and_kind_fits_and_passes_the_accessibility_scan(new_page, address, scheme, link):
     page = new_page(scheme=scheme)
     opened(page, address, link, (EVIDENCE | HEADS | COMPARE)[link])
-    for size in ((1440, 900), (1280, 720)):
+    # What a smaller window moves is the same in both.
+    for size in ((1440, 900), (1280, 720)) if scheme == "light" else ((1440, 900),):
         resized(page, *size)
         found = Axe().run(page).response["violations"]
         assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
